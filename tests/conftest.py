@@ -1,0 +1,90 @@
+"""What every test, and every notebook kernel started by a test, runs in.
+
+No network, no file of the user's: the Hub is the stand-in of `hub_standin.py`, and
+Jupyter's folders are temporary. Kernels and xdist workers inherit the environment, so
+it is set once, before any of them starts and before anything imports huggingface_hub.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import hub_standin
+
+ISOLATED = pytest.StashKey[Path]()
+# Any of these would win over HF_HOME.
+OVERRIDES = (
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_ENDPOINT",
+    "HF_TOKEN",
+    "TRANSFORMERS_CACHE",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # an xdist worker: its parent has done this
+        return
+    try:
+        _isolate(config)
+    except ModuleNotFoundError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _isolate(config: pytest.Config) -> None:
+    kept = _kept_folder(config)
+    isolated = Path(tempfile.mkdtemp(prefix="qwen-course-tests-"))
+    config.stash[ISOLATED] = isolated
+    for name in OVERRIDES:
+        os.environ.pop(name, None)
+    os.environ |= {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(kept / "hub-standin" / hub_standin.standin_key()),
+        "QWEN_COURSE_TEST": "1",
+        "QWEN_COURSE_CACHE": str(kept / "qwen-course"),
+        "TOKENIZERS_PARALLELISM": "false",
+        "IPYTHONDIR": str(isolated / "ipython"),
+        "JUPYTER_CONFIG_DIR": str(isolated / "jupyter-config"),
+        "JUPYTER_DATA_DIR": str(isolated / "jupyter-data"),
+        "JUPYTER_RUNTIME_DIR": str(isolated / "jupyter-runtime"),
+    }
+    os.environ.setdefault("OMP_NUM_THREADS", str(_threads(config)))
+    hub_standin.ensure_hub(kept / "hub-standin")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if isolated := config.stash.get(ISOLATED, None):
+        shutil.rmtree(isolated, ignore_errors=True)
+
+
+def _kept_folder(config: pytest.Config) -> Path:
+    """Return a folder that outlives the run: pytest's cache, or a temporary one."""
+    if cache := getattr(config, "cache", None):
+        return Path(cache.mkdir("qwen-course"))
+    return Path(tempfile.gettempdir()) / "qwen-course-tests"
+
+
+def _threads(config: pytest.Config) -> int:
+    """Return how many threads each process may use, so that workers do not crowd."""
+    workers = len(getattr(config.option, "tx", None) or [1])
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+@pytest.fixture(scope="session")
+def hub_home() -> Path:
+    """The `HF_HOME` of the stand-in: its cache is the folder `hub` inside."""
+    return Path(os.environ["HF_HOME"])
+
+
+@pytest.fixture(scope="session")
+def pocket():
+    """The pocket model and its tokenizer, loaded once."""
+    import qwen_course as qc
+
+    return qc.load("pocket-qwen3")
