@@ -1,0 +1,116 @@
+"""What one problem is, and how training and test problems are kept apart."""
+
+import hashlib
+import random
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+SPLITS = ("train", "test")
+TEST_SHARE = 5  # one content in five belongs to the test split
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with its worked solution and the answer that is graded.
+
+    `content` holds what makes the problem what it is, without its wording: two
+    problems with the same content are the same problem. `prompt` is the
+    conversation that asks it.
+    """
+
+    skill: str
+    kind: str
+    content: tuple
+    question: str
+    thinking: str
+    answer: str
+    expected: str
+    history: tuple[dict[str, str], ...] = field(default=())
+
+    @property
+    def prompt(self) -> list[dict[str, str]]:
+        """The messages to send: `history`, then the question."""
+        return [*self.history, {"role": "user", "content": self.question}]
+
+    def grade(self, answer: str) -> bool:
+        """Return whether `answer` is right.
+
+        A number must be the last number of the answer; a text must occur in it.
+
+        >>> grade_text("She has 14 apples left.", "14")
+        True
+        """
+        return grade_text(answer, self.expected)
+
+
+def grade_text(answer: str, expected: str) -> bool:
+    """Compare the last number (if `expected` is one) or look for the key fact.
+
+    >>> grade_text("12 + 30 = 42", "42")
+    True
+    >>> grade_text("I think it is Alibaba Cloud.", "alibaba cloud")
+    True
+    """
+    if re.fullmatch(r"-?\d+", expected):
+        numbers = re.findall(r"-?\d+", answer.replace(",", ""))
+        return bool(numbers) and int(numbers[-1]) == int(expected)
+    return expected.casefold() in answer.casefold()
+
+
+def split_of(content: tuple) -> str:
+    """Return "train" or "test" for a content, from a hash of the content itself.
+
+    This keeps the splits apart by construction: whatever the seed, a content that
+    training may see never occurs in a test.
+
+    >>> split_of(("sum", 12, 30)) == split_of(("sum", 12, 30))
+    True
+    """
+    digest = hashlib.sha256(repr(content).encode()).digest()
+    return "test" if int.from_bytes(digest[:8], "big") % TEST_SHARE == 0 else "train"
+
+
+def draw(
+    make: Callable[[random.Random], Problem], rng: random.Random, split: str
+) -> Problem:
+    """Call `make(rng)` until the problem it makes belongs to `split`."""
+    while True:
+        problem = make(rng)
+        if split_of(problem.content) == split:
+            return problem
+
+
+def distinct(
+    make: Callable[[random.Random], Problem], n: int, seed: int, split: str
+) -> list[Problem]:
+    """Return `n` problems of `split`, no two with the same content.
+
+    Raises ValueError for an unknown split, a negative `n`, or when the skill has
+    fewer than `n` different problems.
+    """
+    if split not in SPLITS:
+        raise ValueError(f'split "{split}" is not one of {", ".join(SPLITS)}.')
+    if n < 0:
+        raise ValueError(f"n is {n}; ask for 0 problems or more.")
+    rng = random.Random(f"{split}/{seed}")
+    return list(_distinct(make, rng, n, split))
+
+
+def _distinct(
+    make: Callable[[random.Random], Problem], rng: random.Random, n: int, split: str
+) -> Iterator[Problem]:
+    seen: set[tuple] = set()
+    misses = 0
+    while len(seen) < n:
+        problem = draw(make, rng, split)
+        if problem.content in seen:
+            misses += 1
+            if misses > 1000 + 20 * n:
+                raise ValueError(
+                    f"this skill has about {len(seen)} different {split} problems; "
+                    f"you asked for {n}. Ask for fewer."
+                )
+            continue
+        seen.add(problem.content)
+        yield problem

@@ -1,0 +1,69 @@
+"""Sums of two to seven numbers, worked as a running total."""
+
+import random
+
+from qwen_course.tasks.problem import Problem, distinct
+
+SKILL = "sums"
+WORDINGS = (
+    "What is {plus}?",
+    "{plus} = ?",
+    "Add {commas}.",
+    "Calculate {plus}.",
+    "How much is {plus}?",
+    "Find the sum of {commas}.",
+    "{plus}",
+    "{tight}",
+    "What is {tight}?",
+    "{plus} kaç eder?",
+    "{plus} işleminin sonucu nedir?",
+)
+
+
+def solve(numbers: list[int]) -> str:
+    """Return the running total, one line a step.
+
+    >>> print(solve([12, 47, 85]))
+    12 + 47 = 59
+    59 + 85 = 144
+    """
+    lines, total = [], numbers[0]
+    for number in numbers[1:]:
+        lines.append(f"{total} + {number} = {total + number}")
+        total += number
+    return "\n".join(lines)
+
+
+def make(rng: random.Random, count: int | None = None) -> Problem:
+    """Make one sum of `count` numbers (2 to 7; drawn at random when None)."""
+    count = count or rng.randint(2, 7)
+    smallest = 1 if rng.random() < 0.15 else 10
+    numbers = [rng.randint(smallest, 99) for _ in range(count)]
+    question = rng.choice(WORDINGS).format(
+        plus=" + ".join(map(str, numbers)),
+        tight="+".join(map(str, numbers)),
+        commas=", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}",
+    )
+    total = str(sum(numbers))
+    return Problem(
+        skill=SKILL,
+        kind=f"sum of {count}",
+        content=(SKILL, *sorted(numbers)),
+        question=question,
+        thinking=solve(numbers),
+        answer=total,
+        expected=total,
+    )
+
+
+def problems(
+    n: int, seed: int = 0, split: str = "test", count: int | None = None
+) -> list[Problem]:
+    """Return `n` sums, `count` numbers each (2 to 7; mixed when None).
+
+    >>> problems(1, seed=0)[0].skill
+    'sums'
+    """
+    if count is not None and not 2 <= count <= 7:
+        raise ValueError(f"count is {count}; a sum has 2 to 7 numbers.")
+    return distinct(lambda rng: make(rng, count), n, seed, split)

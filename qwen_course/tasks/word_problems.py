@@ -1,0 +1,176 @@
+"""Short word problems that need two or three steps each."""
+
+import random
+from collections.abc import Callable
+
+from qwen_course.tasks.problem import Problem, distinct
+
+SKILL = "word_problems"
+NAMES = (
+    "Ada", "Ali", "Ana", "Ben", "Carla", "Deniz", "Elif", "Emma", "Hugo", "Ines",
+    "Jin", "Kaya", "Lena", "Leo", "Lin", "Maria", "Mei", "Mia", "Nadia", "Noah",
+    "Omar", "Paul", "Rosa", "Sam", "Sofia", "Tom", "Yuki", "Zeynep",
+)  # fmt: skip
+THINGS = (
+    "apples", "balls", "books", "cards", "coins", "cookies", "eggs", "flowers",
+    "marbles", "oranges", "pencils", "shells", "stamps", "stickers", "sweets",
+)  # fmt: skip
+GOODS = ("bag", "book", "coat", "hat", "jacket", "lamp", "shirt", "toy")
+TRAVELLERS = ("bus", "car", "cyclist", "plane", "ship", "train", "truck")
+
+
+def _word_problem(
+    kind: str, numbers: tuple[int, ...], question: str, steps: list[str], answer: str
+) -> Problem:
+    return Problem(
+        skill=SKILL,
+        kind=kind,
+        content=(kind, *numbers),
+        question=question,
+        thinking="\n".join(steps),
+        answer=answer,
+        expected=steps[-1].rsplit(" ", 1)[-1],
+    )
+
+
+def give_away(rng: random.Random) -> Problem:
+    """Two gifts out of one stock: two subtractions."""
+    first, second = rng.randint(5, 49), rng.randint(5, 49)
+    start = rng.randint(first + second + 1, 199)
+    who, to, other = rng.sample(NAMES, 3)
+    things = rng.choice(THINGS)
+    wording = rng.choice(
+        (
+            "{who} has {start} {things}. {who} gives {first} to {to} and {second} to "
+            "{other}. How many {things} are left?",
+            "{who} had {start} {things} and gave away {first} of them to {to}, then "
+            "{second} to {other}. How many {things} does {who} have now?",
+            "There are {start} {things} in a box. {to} takes {first} and {other} takes "
+            "{second}. How many {things} are still in the box?",
+        )
+    )
+    left = start - first - second
+    return _word_problem(
+        "give away",
+        (start, first, second),
+        wording.format(**locals()),
+        [f"{start} - {first} = {start - first}", f"{start - first} - {second} = {left}"],
+        f"There are {left} {things} left.",
+    )
+
+
+def share(rng: random.Random) -> Problem:
+    """Boxes of things shared equally: a product, then a division."""
+    people = rng.randint(2, 12)
+    each = rng.randint(3, 40)
+    boxes = rng.choice([b for b in range(2, 13) if people * each % b == 0] or [1])
+    if boxes == 1:
+        return share(rng)
+    total = people * each
+    per_box = total // boxes
+    who, things = rng.choice(NAMES), rng.choice(THINGS)
+    wording = rng.choice(
+        (
+            "{who} has {boxes} boxes with {per_box} {things} each and shares them "
+            "equally among {people} children. How many {things} does each child get?",
+            "{boxes} bags hold {per_box} {things} each. {who} divides all of them "
+            "equally among {people} friends. How many does each friend get?",
+            "{people} children share {boxes} boxes of {per_box} {things} equally. How "
+            "many {things} are there for each child?",
+        )
+    )
+    return _word_problem(
+        "share",
+        (boxes, per_box, people),
+        wording.format(**locals()),
+        [f"{boxes} × {per_box} = {total}", f"{total} / {people} = {each}"],
+        f"Each one gets {each} {things}.",
+    )
+
+
+def rate_and_time(rng: random.Random) -> Problem:
+    """Two legs of a journey: two products and a sum."""
+    speed, later = (5 * rng.randint(4, 24) + rng.choice((0, 0, 1, 2)) for _ in range(2))
+    hours, more = rng.randint(2, 9), rng.randint(2, 9)
+    what = rng.choice(TRAVELLERS)
+    wording = rng.choice(
+        (
+            "A {what} travels at {speed} km per hour for {hours} hours and then at "
+            "{later} km per hour for {more} hours. How far does it go?",
+            "A {what} goes {speed} km every hour for {hours} hours, then {later} km "
+            "every hour for {more} hours. How many km is that in total?",
+            "How many km does a {what} cover in {hours} hours at {speed} km per hour "
+            "followed by {more} hours at {later} km per hour?",
+        )
+    )
+    one, two = speed * hours, later * more
+    return _word_problem(
+        "rate and time",
+        (speed, hours, later, more),
+        wording.format(**locals()),
+        [
+            f"{speed} × {hours} = {one}",
+            f"{later} × {more} = {two}",
+            f"{one} + {two} = {one + two}",
+        ],
+        f"The {what} goes {one + two} km.",
+    )
+
+
+def discount(rng: random.Random) -> Problem:
+    """Several goods at a reduced price: a percentage, a subtraction, a product."""
+    percent = 5 * rng.randint(1, 15)
+    price = rng.randint(2, 200)
+    while price * percent % 100:
+        price = rng.randint(2, 200)
+    pieces = rng.randint(2, 9)
+    who, good = rng.choice(NAMES), rng.choice(GOODS)
+    wording = rng.choice(
+        (
+            "A {good} costs {price} euros. Today it is {percent}% off. {who} buys "
+            "{pieces} of them. How many euros does {who} pay?",
+            "{who} buys {pieces} pieces of a {good} that costs {price} euros, with a "
+            "discount of {percent}%. What is the total in euros?",
+            "The price of a {good} is {price} euros, less {percent}%. How much do "
+            "{pieces} of them cost?",
+        )
+    )
+    off = price * percent // 100
+    return _word_problem(
+        "discount",
+        (price, percent, pieces),
+        wording.format(**locals()),
+        [
+            f"{price} × {percent} = {price * percent}",
+            f"{price * percent} / 100 = {off}",
+            f"{price} - {off} = {price - off}",
+            f"{price - off} × {pieces} = {(price - off) * pieces}",
+        ],
+        f"The total is {(price - off) * pieces} euros.",
+    )
+
+
+KINDS: dict[str, Callable[[random.Random], Problem]] = {
+    "give away": give_away,
+    "share": share,
+    "rate and time": rate_and_time,
+    "discount": discount,
+}
+
+
+def make(rng: random.Random, kind: str | None = None) -> Problem:
+    """Make one word problem of `kind` (drawn at random when None)."""
+    return KINDS[kind or rng.choice(tuple(KINDS))](rng)
+
+
+def problems(
+    n: int, seed: int = 0, split: str = "test", kind: str | None = None
+) -> list[Problem]:
+    """Return `n` word problems of `kind` (all kinds mixed when None).
+
+    >>> problems(1, seed=0, kind="share")[0].kind
+    'share'
+    """
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f'kind "{kind}" is not one of {", ".join(KINDS)}.')
+    return distinct(lambda rng: make(rng, kind), n, seed, split)
