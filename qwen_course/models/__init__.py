@@ -1,0 +1,1 @@
+"""The pocket models, one folder each, and the check that they are whole."""

@@ -1,0 +1,161 @@
+"""The recipe of pocket-qwen3: `python -m training.pocket_qwen3`.
+
+Trains the tokenizer and a Qwen3ForCausalLM from nothing and writes a checkpoint that
+`AutoModelForCausalLM.from_pretrained` loads with no code of ours. Kill it whenever
+you like: the same command goes on from the last checkpoint.
+
+    python -m training.pocket_qwen3                 # the full run
+    python -m training.pocket_qwen3 --quick         # a worse model in minutes
+"""
+
+import argparse
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+
+from qwen_course import tasks
+from qwen_course.evaluation import evaluate
+from qwen_course.models import checksums
+from training import tokenizer as tokenizers
+from training.data import SYSTEM_PROMPTS, Mix, draw_problem
+from training.trainer import Log, Recipe, describe, train
+
+HERE = Path(__file__).parent
+MODEL = HERE.parent / "qwen_course" / "models" / "pocket-qwen3"
+CONTEXT = 1024
+FULL = Recipe(steps=5000)
+QUICK = replace(FULL, steps=60, evaluate_every=60, rows=8, warm_up=10)
+
+
+def shape(vocab_size: int, tokenizer) -> Qwen3Config:
+    """Return the architecture: Qwen3's, 8 layers of width 256."""
+    return Qwen3Config(
+        vocab_size=vocab_size,
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def corpus(mix: Mix, seed: int, examples: int = 30_000) -> list[str]:
+    """Return the texts that the tokenizer learns from: drawn like the training data."""
+    rng = random.Random(f"tokenizer/{seed}")
+    texts = list(SYSTEM_PROMPTS)
+    for _ in range(examples):
+        problem = draw_problem(rng, mix)
+        texts += [message["content"] for message in problem.prompt]
+        texts += [problem.thinking, problem.answer]
+    return texts
+
+
+def held_out_accuracy(tokenizer, per_skill: int = 32):
+    """Return a function that measures a model on unseen problems, in both modes."""
+    problems = [
+        problem
+        for skill in (tasks.sums, tasks.products, tasks.word_problems)
+        for problem in skill.problems(per_skill, seed=12345)
+    ]
+
+    def measure(model) -> Log:
+        model.eval()
+        accuracy = {
+            name: round(
+                evaluate(model, tokenizer, problems, thinking, batch_size=96,
+                         max_new_tokens=128, progress=False).accuracy, 4)
+            for name, thinking in (("with_thinking", True), ("without_thinking", False))
+        }  # fmt: skip
+        model.train()
+        return accuracy
+
+    return measure
+
+
+def export(model, tokenizer, folder: Path) -> None:
+    """Write the checkpoint in bf16, with generation config and checksums."""
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = Qwen3ForCausalLM(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=0.6,
+        top_p=0.95,
+        top_k=20,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    copy.to(torch.bfloat16).save_pretrained(folder)
+    tokenizers.save(tokenizer, folder)
+    checksums.write(folder)
+
+
+def plot(log: Path, picture: Path) -> None:
+    """Draw the loss and the held-out accuracy of a run from its CSV log."""
+    import csv
+
+    from matplotlib.figure import Figure
+
+    with log.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    tokens = [int(row["tokens"]) / 1e6 for row in rows]
+    left.plot(tokens, [float(row["loss"]) for row in rows], color="#0072B2")
+    left.set(xlabel="tokens seen (millions)", ylabel="loss (nats a token)",
+             yscale="log", title="Training loss")  # fmt: skip
+    for name, colour in (("with_thinking", "#0072B2"), ("without_thinking", "#D55E00")):
+        points = [(t, 100 * float(row[name])) for t, row in zip(tokens, rows, strict=True)
+                  if row[name]]  # fmt: skip
+        right.plot(*zip(*points, strict=True), "o-", color=colour,
+                   label=name.replace("_", " "))  # fmt: skip
+    right.set(xlabel="tokens seen (millions)", ylabel="right answers (%)",
+              ylim=(0, 100), title="Unseen problems")  # fmt: skip
+    right.legend()
+    figure.savefig(picture, dpi=110)
+
+
+def main() -> None:
+    """Run the recipe from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="train minutes, not hours")
+    parser.add_argument("--steps", type=int, help="override the number of steps")
+    parser.add_argument("--run", type=Path, help="folder of the run (log, checkpoint)")
+    parser.add_argument("--out", type=Path, help="folder of the finished model")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    recipe = QUICK if options.quick else FULL
+    if options.steps:
+        recipe = replace(recipe, steps=options.steps)
+    name = "pocket-qwen3-quick" if options.quick else "pocket-qwen3"
+    run = options.run or HERE / "runs" / name
+    out = options.out or (run / "model" if options.quick else MODEL)
+    run_recipe(recipe, run, out, options.device)
+
+
+def run_recipe(recipe: Recipe, run: Path, out: Path, device: str) -> None:
+    """Train (or go on training) in `run` and write the model to `out`."""
+    run.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    tokenizer = tokenizers.build(corpus(recipe.mix, recipe.seed), 3072, CONTEXT)
+    rows = 64 * -(-len(tokenizer) // 64)  # whole multiples of 64 compute faster
+    model = Qwen3ForCausalLM(shape(rows, tokenizer)).to(device)
+    text = json.dumps(describe(recipe), indent=2)
+    (run / "config.json").write_text(text + "\n", encoding="utf-8")
+    train(model, tokenizer, recipe, run, held_out_accuracy(tokenizer))
+    export(model, tokenizer, out)
+    plot(run / "log.csv", run / "log.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""The training loop: bf16 autocast, packed batches, a CSV log, safe to kill.
+
+A run is a folder: `config.json` of the recipe, `checkpoint.pt` (weights, optimizer
+and step, written whole or not at all), `log.csv`. Starting it again continues.
+"""
+
+import csv
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from training.data import IGNORE, Mix, batch
+
+Log = dict[str, float | int]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the result of a run."""
+
+    steps: int
+    rows: int = 16
+    length: int = 256
+    seed: int = 1
+    muon_lr: float = 0.02
+    adamw_lr: float = 3e-3
+    weight_decay: float = 0.01
+    warm_up: int = 50
+    decay_share: float = 0.5  # of the steps, at the end: linear to a fiftieth
+    log_every: int = 25
+    evaluate_every: int = 250
+    mix: Mix = field(default_factory=Mix)
+
+
+def learning_rate(step: int, recipe: Recipe) -> float:
+    """Return the factor on the learning rate: warm-up, stable, linear decay.
+
+    >>> learning_rate(0, Recipe(steps=1000, warm_up=50))
+    0.02
+    """
+    warm = min(1.0, (step + 1) / recipe.warm_up)
+    left = (recipe.steps - step) / (recipe.decay_share * recipe.steps)
+    return warm * min(1.0, max(0.02, left))
+
+
+def optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Return Muon for the matrices inside the layers, AdamW for all the rest."""
+    matrices, rest = [], []
+    for name, weight in model.named_parameters():
+        inside = weight.ndim == 2 and "embed" not in name
+        (matrices if inside else rest).append(weight)
+    muon = torch.optim.Muon(
+        matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay
+    )
+    adamw = torch.optim.AdamW(
+        rest, lr=recipe.adamw_lr, betas=(0.9, 0.95), weight_decay=0.0
+    )
+    for optimizer in (muon, adamw):
+        for group in optimizer.param_groups:
+            group["base_lr"] = group["lr"]
+    return [muon, adamw]
+
+
+def loss_of(model: PreTrainedModel, packed: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the mean cross-entropy of the learnt tokens.
+
+    The vocabulary projection is computed for those tokens alone; the others would
+    cost time and memory and count for nothing.
+    """
+    labels = packed["labels"][:, 1:]
+    learnt = labels != IGNORE
+    with torch.autocast(model.device.type, torch.bfloat16):
+        hidden = model.model(
+            input_ids=packed["input_ids"],
+            attention_mask=packed["attention_mask"],
+            position_ids=packed["position_ids"],
+            use_cache=False,
+        ).last_hidden_state
+        logits = model.lm_head(hidden[:, :-1][learnt])
+    return F.cross_entropy(logits.float(), labels[learnt])
+
+
+def save_checkpoint(path: Path, model, opts, step: int) -> None:
+    """Write the state of the run; a kill while writing leaves the old file."""
+    state = {
+        "model": model.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in opts],
+        "step": step,
+    }
+    new = path.with_suffix(".new")
+    torch.save(state, new)
+    new.replace(path)
+
+
+def load_checkpoint(path: Path, model, opts) -> int:
+    """Restore the state of the run and return the step to go on with."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location=model.device, weights_only=True)
+    model.load_state_dict(state["model"])
+    for optimizer, saved in zip(opts, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    return state["step"]
+
+
+class Logger:
+    """A CSV file with one row for each logged step; rows after a resume are redone."""
+
+    columns = ("step", "tokens", "seconds", "loss", "with_thinking", "without_thinking")
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        kept = []
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            kept = [row for row in rows if int(row["step"]) <= first_step]
+        self.seconds_before = float(kept[-1]["seconds"]) if kept else 0.0
+        self.path = path
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(kept)
+
+    def write(self, row: Log) -> None:
+        """Append one row."""
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns).writerow(row)
+
+
+def train(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    folder: Path,
+    held_out: Callable[[PreTrainedModel], Log],
+) -> None:
+    """Train `model` in place for `recipe.steps`, resuming from `folder`.
+
+    `held_out(model)` is called every `evaluate_every` steps and returns columns for
+    the log.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    opts = optimizers(model, recipe)
+    checkpoint = folder / "checkpoint.pt"
+    first = load_checkpoint(checkpoint, model, opts)
+    log = Logger(folder / "log.csv", first)
+    started = time.perf_counter() - log.seconds_before
+    model.train()
+    bar = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps)
+    mean_loss = None
+    for step in bar:
+        loss = _one_step(model, tokenizer, recipe, opts, step)
+        mean_loss = loss if mean_loss is None else 0.95 * mean_loss + 0.05 * loss
+        bar.set_postfix(loss=f"{mean_loss:.3f}")
+        done = step + 1
+        evaluate_now = done % recipe.evaluate_every == 0 or done == recipe.steps
+        if evaluate_now or done % recipe.log_every == 0:
+            row: Log = {
+                "step": done,
+                "tokens": done * recipe.rows * recipe.length,
+                "loss": round(mean_loss, 4),
+                "seconds": round(time.perf_counter() - started),
+            }
+            log.write(row | (held_out(model) if evaluate_now else {}))
+        if evaluate_now:
+            save_checkpoint(checkpoint, model, opts, done)
+
+
+def _one_step(model, tokenizer, recipe: Recipe, opts, step: int) -> float:
+    packed = batch(
+        step, recipe.seed, tokenizer, recipe.mix, recipe.rows, recipe.length
+    )
+    packed = {name: value.to(model.device) for name, value in packed.items()}
+    loss = loss_of(model, packed)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    factor = learning_rate(step, recipe)
+    for optimizer in opts:
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        optimizer.step()
+        optimizer.zero_grad()
+    return loss.item()
+
+
+def describe(recipe: Recipe) -> dict:
+    """Return the recipe as plain data, for `config.json` of the run."""
+    return asdict(recipe)
