@@ -1,0 +1,30 @@
+"""The support package of the Qwen course.
+
+Importing it is cheap: its modules import torch and transformers inside the functions
+that need them, never at the top.
+"""
+
+__version__ = "0.1.0"
+
+from qwen_course import catalog, tasks, vocabulary, widgets
+from qwen_course.about import about
+from qwen_course.chat import Reply, chat, chat_batch
+from qwen_course.display import show_tokens
+from qwen_course.doctor import doctor
+from qwen_course.evaluation import evaluate
+from qwen_course.loading import load
+
+__all__ = [
+    "Reply",
+    "about",
+    "catalog",
+    "chat",
+    "chat_batch",
+    "doctor",
+    "evaluate",
+    "load",
+    "show_tokens",
+    "tasks",
+    "vocabulary",
+    "widgets",
+]

@@ -1,0 +1,158 @@
+"""The command `qwen-course`: the course's tools in a terminal."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from qwen_course import __version__
+
+SKILLS = (
+    "sums",
+    "products",
+    "word_problems",
+    "course_questions",
+    "instructions",
+    "dialogues",
+)
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Print the state of this machine; 1 when something is wrong."""
+    from qwen_course.doctor import doctor as examine
+
+    report = examine()
+    print(report)
+    return 1 if any(check.status == "problem" for check in report.checks) else 0
+
+
+def models(options: argparse.Namespace) -> int:
+    """List the pocket models and the catalogue."""
+    from qwen_course import catalog
+    from qwen_course.loading import bundled_models
+
+    print("pocket models (in the course):", ", ".join(bundled_models()))
+    print(catalog.models(series=options.series, thinking=options.thinking))
+    return 0
+
+
+def download(options: argparse.Namespace) -> int:
+    """Fetch a checkpoint from the Hub into its cache; goes on where it stopped."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    from qwen_course import catalog
+    from qwen_course.errors import suggest
+
+    try:
+        print(snapshot_download(options.id, revision=options.revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        known = [item.id for item in catalog.models()]
+        near = "" if options.id in known else suggest(options.id, known)
+        raise OSError(
+            f"{options.id} could not be downloaded.{near} Check the name and the "
+            f"network, then type the same command again. ({str(error).splitlines()[0]})"
+        ) from error
+    return 0
+
+
+def chat(options: argparse.Namespace) -> int:
+    """Answer one question, or hold a conversation when none is given."""
+    from qwen_course.loading import load
+
+    model, tokenizer = load(options.model, options.precision)
+    from qwen_course.widgets import ChatSession
+
+    session = ChatSession(model, tokenizer)
+    for question in [options.question] if options.question else _typed_lines():
+        reply = session.send(question, options.thinking, options.thinking_budget)
+        print(reply)
+    return 0
+
+
+def _typed_lines():
+    """Yield what is typed, until an empty line or the end of input."""
+    prompt = "You: " if sys.stdin.isatty() else ""
+    while True:
+        try:
+            line = input(prompt)
+        except EOFError:
+            return
+        if not line.strip():
+            return
+        yield line
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Print the accuracy of a model on unseen problems, with and without thinking."""
+    from qwen_course import tasks
+    from qwen_course.evaluation import evaluate as measure
+    from qwen_course.loading import load
+
+    model, tokenizer = load(options.model, options.precision)
+    for skill in options.skills or SKILLS[:3]:
+        problems = getattr(tasks, skill).problems(options.n, seed=options.seed)
+        for thinking in (True, False):
+            result = measure(model, tokenizer, problems, thinking)
+            print(f"\n{skill}, {'with' if thinking else 'without'} thinking\n{result}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qwen-course", description="The tools of the Qwen course."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(run: Callable[[Any], int]) -> argparse.ArgumentParser:
+        text = (run.__doc__ or "").strip()
+        sub = commands.add_parser(run.__name__, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    command(doctor)
+    sub = command(models)
+    sub.add_argument("--series", help="only this series, for example Qwen3")
+    sub.add_argument("--thinking", help="none, hybrid or only")
+    sub = command(download)
+    sub.add_argument("id", help="for example Qwen/Qwen3-0.6B")
+    sub.add_argument("--revision", help="a commit, to get the same files for ever")
+    sub = command(chat)
+    sub.add_argument("question", nargs="?", help="leave it out for a conversation")
+    sub.add_argument("--no-thinking", dest="thinking", action="store_false")
+    sub.add_argument("--thinking-budget", type=int, help="tokens")
+    _add_model(sub)
+    sub = command(evaluate)
+    sub.add_argument("skills", nargs="*", help=f"of {', '.join(SKILLS)}")
+    sub.add_argument("-n", type=int, default=100, help="problems a skill (100)")
+    sub.add_argument("--seed", type=int, default=0)
+    _add_model(sub)
+    return parser
+
+
+def _add_model(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--model", help="pocket model, Hub id or folder (the setting)")
+    sub.add_argument("--precision", default="auto", help="auto, fp32, bf16, ...")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; a user error is one sentence."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    unknown = set(getattr(options, "skills", ())) - set(SKILLS)
+    if unknown:
+        from qwen_course.errors import suggest
+
+        wrong = sorted(unknown)[0]
+        parser.error(
+            f'skill "{wrong}" is not one of {", ".join(SKILLS)}.{suggest(wrong, SKILLS)}'
+        )
+    try:
+        return options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"qwen-course: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nqwen-course: stopped.", file=sys.stderr)
+        return 130

@@ -1,0 +1,144 @@
+"""Measure a model on problems: how many answers are right, and how sure that is."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qwen_course.chat import Reply, chat_batch
+from qwen_course.tasks.problem import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many of `total` problems were answered right."""
+
+    right: int
+    total: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers, from 0 to 1."""
+        return self.right / self.total if self.total else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% confidence interval of the accuracy (Wilson, 1927).
+
+        >>> Score(98, 100).interval
+        (0.9299883071811984, 0.9944967514573573)
+        """
+        if not self.total:
+            return (math.nan, math.nan)
+        z, n, p = 1.96, self.total, self.accuracy
+        middle = p + z * z / (2 * n)
+        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        scale = 1 + z * z / n
+        return ((middle - half) / scale, (middle + half) / scale)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.accuracy:.1%} of {self.total} (95%: {low:.1%} to {high:.1%})"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate`: every problem with its reply, and the scores."""
+
+    problems: list[Problem]
+    replies: list[Reply]
+
+    @property
+    def right(self) -> list[bool]:
+        """For each problem, whether its reply is right."""
+        return [
+            problem.grade(reply.answer)
+            for problem, reply in zip(self.problems, self.replies, strict=True)
+        ]
+
+    @property
+    def score(self) -> Score:
+        """The score over all problems."""
+        return Score(sum(self.right), len(self.problems))
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers, from 0 to 1."""
+        return self.score.accuracy
+
+    def by_kind(self) -> dict[str, Score]:
+        """The score of each kind of problem, in the order of their names."""
+        groups: dict[str, list[bool]] = {}
+        for problem, right in zip(self.problems, self.right, strict=True):
+            groups.setdefault(problem.kind, []).append(right)
+        return {kind: Score(sum(groups[kind]), len(groups[kind]))
+                for kind in sorted(groups)}  # fmt: skip
+
+    def mistakes(self) -> list[tuple[Problem, Reply]]:
+        """The problems that were answered wrong, with their replies."""
+        rows = zip(self.problems, self.replies, self.right, strict=True)
+        return [(problem, reply) for problem, reply, right in rows if not right]
+
+    def __str__(self) -> str:
+        rows = [f"{kind:20} {score}" for kind, score in self.by_kind().items()]
+        return "\n".join([*rows, f"{'all':20} {self.score}"])
+
+    def _repr_html_(self) -> str:
+        rows = [*self.by_kind().items(), ("all", self.score)]
+        cells = "".join(
+            f"<tr><td>{kind}</td><td>{score.right} of {score.total}</td>"
+            f"<td>{score.accuracy:.1%}</td>"
+            f"<td>{score.interval[0]:.1%} to {score.interval[1]:.1%}</td></tr>"
+            for kind, score in rows
+        )
+        return (
+            "<table><thead><tr><th>kind</th><th>right</th><th>accuracy</th>"
+            f"<th>95% interval</th></tr></thead><tbody>{cells}</tbody></table>"
+        )
+
+
+def evaluate(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    problems: Sequence[Problem],
+    thinking: bool = True,
+    thinking_budget: int | None = None,
+    batch_size: int = 32,
+    max_new_tokens: int = 192,
+    progress: bool = True,
+) -> Evaluation:
+    """Ask every problem, greedily and in batches, and grade the answers.
+
+    Raises ValueError when there are no problems or `batch_size` is below 1.
+
+    Example:
+        evaluate(model, tokenizer, tasks.sums.problems(100), thinking=True).accuracy
+    """
+    from tqdm.auto import tqdm
+
+    problems = list(problems)
+    if not problems:
+        raise ValueError("there are no problems to evaluate; give at least one.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; give 1 or more.")
+    # Rows of similar length share a batch, so that little of it is padding.
+    order = sorted(range(len(problems)), key=lambda i: len(problems[i].question))
+    replies: dict[int, Reply] = {}
+    with tqdm(total=len(problems), disable=not progress, unit="problem") as bar:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            answered = chat_batch(
+                model,
+                tokenizer,
+                [problems[i].prompt for i in chosen],
+                thinking=thinking,
+                thinking_budget=thinking_budget,
+                max_new_tokens=max_new_tokens,
+                sampling="greedy",
+            )
+            replies.update(zip(chosen, answered, strict=True))
+            bar.update(len(chosen))
+    return Evaluation(problems, [replies[i] for i in range(len(problems))])

@@ -1,0 +1,120 @@
+"""Check a conversation and turn it into token ids, user text staying text."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from qwen_course.errors import suggest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Message = dict[str, Any]
+ROLES = ("system", "user", "assistant", "tool")
+EXAMPLE = '[{"role": "user", "content": "Hello"}]'
+# Stand-ins for control tokens while the template runs; no text of Unicode uses them.
+_MARK = "\ufdd0{}\ufdd1"
+
+
+def check_messages(messages: str | Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Return the conversation as a list of dicts; a text is one user message.
+
+    Raises ValueError that names the message and the key that is wrong.
+
+    >>> check_messages("Hi")
+    [{'role': 'user', 'content': 'Hi'}]
+    """
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    if isinstance(messages, Mapping) or not isinstance(messages, Sequence):
+        raise ValueError(f"messages must be a text or a list such as {EXAMPLE}.")
+    if not messages:
+        raise ValueError(f"messages is empty. Give at least one, such as {EXAMPLE}.")
+    checked = [_check_message(number, item) for number, item in enumerate(messages)]
+    if all(message["role"] in ("system", "assistant") for message in checked):
+        raise ValueError("messages hold no question. Add one with the role user.")
+    return checked
+
+
+def _check_message(number: int, message: Mapping[str, Any]) -> Message:
+    where = f"message {number}"
+    if not isinstance(message, Mapping):
+        raise ValueError(f"{where} is {message!r}; it must be like {EXAMPLE[1:-1]}.")
+    for key in ("role", "content"):
+        if key not in message and not (key == "content" and "tool_calls" in message):
+            raise ValueError(f'{where} has no key "{key}". Write it {EXAMPLE[1:-1]}.')
+    role, content = message["role"], message.get("content")
+    if role not in ROLES:
+        raise ValueError(
+            f'{where} has the role "{role}", which is not one of {", ".join(ROLES)}.'
+            + suggest(str(role), ROLES)
+        )
+    if not isinstance(content, str) and not ("tool_calls" in message and not content):
+        raise ValueError(
+            f'{where} has a "content" of type {type(content).__name__}; it must be '
+            "text (str)."
+        )
+    if role == "system" and number > 0:
+        raise ValueError(f"{where} is a system message; it must be the first message.")
+    return dict(message)
+
+
+def encode(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[Message],
+    thinking: bool = True,
+    tools: list | None = None,
+) -> list[int]:
+    """Render the conversation with the model's template and return its token ids.
+
+    Control tokens written inside a message, such as <|im_end|>, reach the model as
+    ordinary characters: they cannot end a turn or forge one.
+    """
+    marks = _marks(tokenizer)
+    rendered = tokenizer.apply_chat_template(
+        [_masked(message, tokenizer, marks) for message in messages],
+        tools=tools,
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=thinking,
+    )
+    return _encode_masked(rendered, tokenizer, marks)
+
+
+def _marks(tokenizer) -> dict[str, str]:
+    """Map each control token to its stand-in, longest first."""
+    tokens = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
+    return {token: _MARK.format(number) for number, token in enumerate(tokens)}
+
+
+def _masked(message: Message, tokenizer, marks: dict[str, str]) -> Message:
+    """Replace control tokens in the text of a message.
+
+    An assistant message keeps the ones that belong to its format, such as <think>.
+    """
+    keep = message["role"] == "assistant"
+    every = tokenizer.added_tokens_decoder.values()
+    special = {str(token) for token in every if token.special or not keep}
+    texts = {key: message[key] for key in ("content", "reasoning_content")
+             if isinstance(message.get(key), str)}  # fmt: skip
+    for key, text in texts.items():
+        text = text.replace("\ufdd0", "").replace("\ufdd1", "")
+        for token, mark in marks.items():
+            if token in special:
+                text = text.replace(token, mark)
+        texts[key] = text
+    return {**message, **texts}
+
+
+def _encode_masked(text: str, tokenizer, marks: dict[str, str]) -> list[int]:
+    """Encode rendered text, each stand-in as the plain characters it stands for."""
+    plain = {mark: token for token, mark in marks.items()}
+    ids: list[int] = []
+    head, *rest = text.split("\ufdd0")
+    ids += tokenizer(head, add_special_tokens=False)["input_ids"]
+    for piece in rest:
+        number, _, tail = piece.partition("\ufdd1")
+        token = plain[_MARK.format(number)]
+        # subtle: cut inside the token, so that no half of it is a control token.
+        for part in (token[:1], token[1:], tail):
+            ids += tokenizer(part, add_special_tokens=False)["input_ids"]
+    return ids

@@ -1,0 +1,128 @@
+"""Small panels to touch: their logic is plain functions, so that tests can call it."""
+
+import html
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from qwen_course.chat import Reply, chat, reply_html
+from qwen_course.messages import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_STYLE = (
+    "max-height:24em;overflow:auto;border:1px solid #888;border-radius:4px;padding:8px"
+)
+
+
+class ChatSession:
+    """A conversation without a screen: what the chat panel does when you press Send."""
+
+    def __init__(
+        self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.messages: list[Message] = []
+        self.turns: list[tuple[str, Reply]] = []
+
+    def send(
+        self,
+        text: str,
+        thinking: bool = True,
+        thinking_budget: int | None = None,
+        on_text: Callable[[str, str], None] | None = None,
+    ) -> Reply:
+        """Ask, keep question and reply in the history, and return the reply.
+
+        Raises ValueError for an empty text; a failed call leaves the history as it was.
+        """
+        if not text.strip():
+            raise ValueError("there is nothing to send. Write a question first.")
+        question: Message = {"role": "user", "content": text.strip()}
+        reply = chat(
+            self.model,
+            self.tokenizer,
+            [*self.messages, question],
+            thinking=thinking,
+            thinking_budget=thinking_budget if thinking else None,
+            stream=on_text or False,
+        )
+        self.messages = reply.messages
+        self.turns.append((text.strip(), reply))
+        return reply
+
+    def clear(self) -> None:
+        """Forget the conversation."""
+        self.messages, self.turns = [], []
+
+    def to_html(self, pending: tuple[str, str, str] | None = None) -> str:
+        """Return the transcript; `pending` is a question with thinking and answer."""
+        rows = [
+            _turn_html(text, reply_html(reply.thinking, reply.answer, str(reply.usage),
+                                        reply.stopped))
+            for text, reply in self.turns
+        ]  # fmt: skip
+        if pending:
+            question, thinking, answer = pending
+            rows.append(_turn_html(question, reply_html(thinking, answer, opened=True)))
+        inside = "".join(rows) or "<em>Nothing said yet.</em>"
+        return (
+            f'<div class="qwen-course-chat" role="log" tabindex="0" '
+            f'aria-label="Conversation" style="{_STYLE}">{inside}</div>'
+        )
+
+
+def _turn_html(question: str, reply: str) -> str:
+    return f"<p><strong>You:</strong> {html.escape(question)}</p>{reply}"
+
+
+def chat_panel(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> Any:
+    """Return a chat panel: a text box, a Send button, a thinking switch and a budget.
+
+    Works from the keyboard (Tab, Enter). Where no front end shows widgets, use
+    `qc.chat`; a stored notebook shows the panel only while its kernel runs.
+    """
+    import ipywidgets as widgets
+
+    session = ChatSession(model, tokenizer)
+    screen = widgets.HTML(session.to_html())
+    box = widgets.Text(
+        placeholder="Ask the model", description="Question", layout={"width": "70%"}
+    )
+    send = widgets.Button(description="Send", button_style="primary")
+    clear = widgets.Button(description="Clear")
+    thinking = widgets.Checkbox(value=True, description="Thinking", indent=False)
+    budget = widgets.IntSlider(value=128, min=1, max=256, description="Budget")
+
+    def ask(_: Any = None) -> None:
+        question = box.value
+        if not question.strip() or send.disabled:
+            return
+        send.disabled, box.value = True, ""
+
+        def show(thought: str, answer: str) -> None:
+            screen.value = session.to_html((question, thought, answer))
+
+        try:
+            session.send(question, thinking.value, budget.value, show)
+            screen.value = session.to_html()
+        except ValueError as error:
+            note = f"<p><strong>{html.escape(str(error))}</strong></p>"
+            screen.value = session.to_html() + note
+        finally:
+            send.disabled = False
+
+    def forget(_: Any = None) -> None:
+        session.clear()
+        screen.value = session.to_html()
+
+    send.on_click(ask)
+    with warnings.catch_warnings():
+        # Deprecated, and still the only event for Enter: `value` also changes on Tab.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        box.on_submit(ask)
+    clear.on_click(forget)
+    switches = widgets.HBox([thinking, budget])
+    return widgets.VBox([screen, widgets.HBox([box, send, clear]), switches])
