@@ -311,16 +311,18 @@ def remove_venv(venv: Path) -> None:
     shutil.rmtree(venv)
 
 
-def pip_commands(python: Path) -> list[list[str]]:
+def pip_commands(root: Path) -> list[list[str]]:
     """Return the two pip commands of the set-up.
 
     torch comes first and alone, so that its pin decides which build is taken and no
     other package's range can ask for a newer one.
     """
-    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
-    pip += ["--constraint", "constraints.txt"]
+    pins = read_pins((root / "constraints.txt").read_text(encoding="utf-8"))
+    pip = [str(venv_python(root / ".venv")), "-m", "pip", "install"]
+    pip += ["--disable-pip-version-check", "--constraint", "constraints.txt"]
+    first = [f"{name}=={pins[name]}" for name in ("torch", "setuptools")]
     course = ["--no-build-isolation", "--editable", f".[{','.join(EXTRAS)}]"]
-    return [[*pip, "torch", "setuptools"], [*pip, *course]]
+    return [[*pip, *first], [*pip, *course]]
 
 
 def install(root: Path) -> None:
@@ -328,7 +330,7 @@ def install(root: Path) -> None:
     venv, start = root / ".venv", time.monotonic()
     log = venv / "install.log"
     log.write_text("", encoding="utf-8")
-    for command in pip_commands(venv_python(venv)):
+    for command in pip_commands(root):
         if run_logged(command, root, log) != 0:
             raise CourseError(failure(log.read_text(encoding="utf-8"), root))
     wrong = [phrase for phrase in to_install(root) if "missing" not in phrase]
@@ -374,12 +376,28 @@ def failure(output: str, root: Path) -> str:
             f"{FIRST_INSTALL_GB:.0f} GB, and about 7 GB where pip takes PyTorch's "
             "NVIDIA build. Delete what you no longer need, then type the same again"
         )
-    errors = re.findall(r"^ *ERROR: (.+)$", output, re.MULTILINE)
-    reason = errors[-1] if errors else last_line(output)
     return (
-        f"The installation failed: {reason.rstrip('.')}. Check the network, then type "
+        f"The installation failed: {pip_reason(output)}. Check the network, then type "
         "the same again; all that pip said is in .venv/install.log"
     )
+
+
+def pip_reason(output: str) -> str:
+    """Return why pip gave up, in plain words where its own would mislead.
+
+    subtle: where pip finds no package at all it may speak of conflicting dependencies,
+    and of a package it "cannot install", though only the network is missing.
+    """
+    if "Retrying (" in output:
+        return "pip could not reach the place it takes packages from"
+    missing = (
+        r"ERROR: (?:No matching distribution found for|Cannot install) ([\w.=+-]+)"
+    )
+    found = re.search(missing, output)
+    if found:
+        return f"pip found no {found[1]} for this computer"
+    errors = re.findall(r"^ *ERROR: (.+)$", output, re.MULTILINE)
+    return (errors[-1] if errors else last_line(output)).rstrip(".")
 
 
 def last_line(text: str) -> str:

@@ -81,7 +81,11 @@ class Reply:
 
 
 def reply_html(
-    thinking: str, answer: str, note: str = "", stopped: str = "end", opened: bool = False
+    thinking: str,
+    answer: str,
+    note: str = "",
+    stopped: str = "end",
+    opened: bool = False,
 ) -> str:
     """Return a reply as HTML: thinking folded, answer, a small last line.
 
@@ -89,10 +93,9 @@ def reply_html(
     """
     parts = []
     if thinking:
-        parts.append(
-            f"<details{' open' if opened else ''}><summary>Thinking</summary>"
-            f'<pre style="margin:4px 0 4px 16px">{html.escape(thinking)}</pre></details>'
-        )
+        tag = "<details open>" if opened else "<details>"
+        steps = f'<pre style="margin:4px 0 4px 16px">{html.escape(thinking)}</pre>'
+        parts.append(f"{tag}<summary>Thinking</summary>{steps}</details>")
     parts.append(f'<p style="white-space:pre-wrap">{html.escape(answer)}</p>')
     if stopped == "length":
         parts.append("<p><em>Cut off: raise <code>max_new_tokens</code>.</em></p>")
@@ -235,7 +238,7 @@ def _reply_to(
 
 
 def _room(model, prompt_tokens: int, max_new_tokens: int) -> int:
-    """Return how many tokens may be generated; refuse a prompt that fills the context."""
+    """Return how many tokens may be generated; refuse a prompt without room for any."""
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int):
         raise ValueError(f"max_new_tokens is {max_new_tokens!r}; give a whole number.")
     if max_new_tokens < 1:
@@ -264,9 +267,7 @@ def _reply(tokenizer, talk, prompt_tokens, ids, ends, seconds, first) -> Reply:
     message: Message = {"role": "assistant", "content": answer}
     if thinking:
         message["reasoning_content"] = thinking
-    usage = Usage(
-        prompt_tokens, len(parts.thinking), len(parts.answer), seconds, first
-    )
+    usage = Usage(prompt_tokens, len(parts.thinking), len(parts.answer), seconds, first)
     stopped = "end" if length < len(ids) else "length"
     return Reply(answer, thinking, usage, stopped, [*talk, message])
 

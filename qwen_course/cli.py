@@ -145,9 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from qwen_course.errors import suggest
 
         wrong = sorted(unknown)[0]
-        parser.error(
-            f'skill "{wrong}" is not one of {", ".join(SKILLS)}.{suggest(wrong, SKILLS)}'
-        )
+        near = suggest(wrong, SKILLS)
+        parser.error(f'skill "{wrong}" is not one of {", ".join(SKILLS)}.{near}')
     try:
         return options.run(options)
     except (ValueError, OSError) as error:

@@ -60,7 +60,7 @@ def show_tokens(
     added = set(tokenizer.get_added_vocab().values())
     return Tokens(
         ids=tuple(ids),
-        texts=tuple(tokenizer.decode([id]) for id in ids),
+        texts=tuple(str(tokenizer.decode([id])) for id in ids),
         control=tuple(id in added for id in ids),
     )
 

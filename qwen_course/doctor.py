@@ -17,7 +17,7 @@ GB = 1e9
 OLDEST, NEWEST = (3, 11), (3, 13)
 LEAST_MEMORY_GB = 1.0  # a lesson with a pocket model
 LEAST_DISK_GB = 0.2
-REAL_MODEL_GB = 2.0  # Qwen3-0.6B, the smallest: 1.5 GB of weights, and some room
+REAL_MODEL_GB = 2.0  # Qwen3-0.6B: 0.6 billion parameters of 2 bytes, and some room
 LEAST_CORES = 2
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -180,7 +180,7 @@ def disk() -> Check:
     detail = f"{free:.1f} GB free"
     if free >= REAL_MODEL_GB:
         return Check("disk", "ok", detail)
-    remedy = f"Delete what you no longer need: Qwen3-0.6B takes {REAL_MODEL_GB:.0f} GB."
+    remedy = f"Delete files: Qwen3-0.6B needs {REAL_MODEL_GB:.0f} GB free."
     status: Status = "warning" if free >= LEAST_DISK_GB else "problem"
     return Check("disk", status, detail, remedy)
 

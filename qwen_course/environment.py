@@ -176,6 +176,7 @@ def asked_by(name: str) -> list["Requirement"]:
         return []
 
 
+@functools.cache
 def where() -> dict[str, set[tuple[str, str]]]:
     """Return, for each package, the systems and Pythons on which it is needed."""
     places: dict[str, set[tuple[str, str]]] = {}

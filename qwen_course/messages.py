@@ -25,7 +25,7 @@ def check_messages(messages: str | Sequence[Mapping[str, Any]]) -> list[Message]
     """
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
-    if isinstance(messages, Mapping) or not isinstance(messages, Sequence):
+    if not isinstance(messages, list | tuple):
         raise ValueError(f"messages must be a text or a list such as {EXAMPLE}.")
     if not messages:
         raise ValueError(f"messages is empty. Give at least one, such as {EXAMPLE}.")
@@ -77,7 +77,7 @@ def encode(
         add_generation_prompt=True,
         enable_thinking=thinking,
     )
-    return _encode_masked(rendered, tokenizer, marks)
+    return _encode_masked(str(rendered), tokenizer, marks)
 
 
 def _marks(tokenizer) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""How each pocket model was made: data, tokenizer, training loop, one recipe a model."""
+"""How each pocket model was made: data, tokenizer, training loop, recipe."""

@@ -96,7 +96,7 @@ def export(model, tokenizer, folder: Path) -> None:
         pad_token_id=tokenizer.pad_token_id,
     )
     copy.to(torch.bfloat16).save_pretrained(folder)
-    tokenizers.save(tokenizer, folder)
+    tokenizer.save_pretrained(folder)
     checksums.write(folder)
 
 
@@ -115,10 +115,11 @@ def plot(log: Path, picture: Path) -> None:
     left.set(xlabel="tokens seen (millions)", ylabel="loss (nats a token)",
              yscale="log", title="Training loss")  # fmt: skip
     for name, colour in (("with_thinking", "#0072B2"), ("without_thinking", "#D55E00")):
-        points = [(t, 100 * float(row[name])) for t, row in zip(tokens, rows, strict=True)
-                  if row[name]]  # fmt: skip
-        right.plot(*zip(*points, strict=True), "o-", color=colour,
-                   label=name.replace("_", " "))  # fmt: skip
+        measured = [row for row in rows if row[name]]
+        seen = [int(row["tokens"]) / 1e6 for row in measured]
+        shares = [100 * float(row[name]) for row in measured]
+        label = name.replace("_", " ")
+        right.plot(seen, shares, "o-", color=colour, label=label)
     right.set(xlabel="tokens seen (millions)", ylabel="right answers (%)",
               ylim=(0, 100), title="Unseen problems")  # fmt: skip
     right.legend()
@@ -132,7 +133,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="override the number of steps")
     parser.add_argument("--run", type=Path, help="folder of the run (log, checkpoint)")
     parser.add_argument("--out", type=Path, help="folder of the finished model")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu"
+    )
     options = parser.parse_args()
     recipe = QUICK if options.quick else FULL
     if options.steps:

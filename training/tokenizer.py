@@ -1,24 +1,31 @@
 """The pocket models' tokenizer: a small byte-level BPE, built the way Qwen's is.
 
-Same normalizer, same pre-tokenization, same added tokens by name and flag as Qwen3;
-only the vocabulary is learnt from our own data, so its size and ids differ.
+Same class, normalizer, pre-tokenization, added tokens and template as Qwen3; only the
+vocabulary is learnt from our own data, so its size and its ids differ.
 """
 
+import json
 from collections.abc import Iterable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
+from tokenizers import Regex, Tokenizer, models, normalizers
 from tokenizers import pre_tokenizers as pre
 from tokenizers.trainers import BpeTrainer
-from transformers import PreTrainedTokenizerFast
 
-from qwen_course.vocabulary import ADDED_TOKENS, PRETOKENIZE_REGEX, read_template
+from qwen_course.vocabulary import (
+    ADDED_TOKENS,
+    PRETOKENIZE_REGEX,
+    byte_level_tokenizer,
+)
+
+if TYPE_CHECKING:
+    from transformers import Qwen2Tokenizer
 
 
 def train_bpe(texts: Iterable[str], size: int) -> Tokenizer:
-    """Learn a byte-level BPE of `size` entries, added tokens included.
+    """Learn a byte-level BPE of at most `size` entries; all 256 bytes are among them.
 
-    Every byte is an entry, so any text can be written and nothing is ever unknown.
+    Merging stops earlier when every word of the texts is one token.
     """
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.NFC()
@@ -28,33 +35,17 @@ def train_bpe(texts: Iterable[str], size: int) -> Tokenizer:
             pre.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    bpe.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
-        vocab_size=size - len(ADDED_TOKENS),
+        vocab_size=size,
         initial_alphabet=pre.ByteLevel.alphabet(),
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
-    bpe.add_tokens(
-        [AddedToken(text, special=special, normalized=False)
-         for text, special in ADDED_TOKENS]
-    )  # fmt: skip
     return bpe
 
 
-def build(texts: Iterable[str], size: int, context: int) -> PreTrainedTokenizerFast:
-    """Return the tokenizer with Qwen3's special tokens and our chat template."""
-    return PreTrainedTokenizerFast(
-        tokenizer_object=train_bpe(texts, size),
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        model_max_length=context,
-        chat_template=read_template("qwen3"),
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write tokenizer.json, tokenizer_config.json and chat_template.jinja."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(folder)
+def build(texts: Iterable[str], size: int, context: int) -> "Qwen2Tokenizer":
+    """Return a tokenizer of at most `size` entries with Qwen's added tokens."""
+    bpe = json.loads(train_bpe(texts, size - len(ADDED_TOKENS)).to_str())["model"]
+    merges = [(left, right) for left, right in bpe["merges"]]
+    return byte_level_tokenizer(bpe["vocab"], merges, model_max_length=context)

@@ -173,9 +173,7 @@ def train(
 
 
 def _one_step(model, tokenizer, recipe: Recipe, opts, step: int) -> float:
-    packed = batch(
-        step, recipe.seed, tokenizer, recipe.mix, recipe.rows, recipe.length
-    )
+    packed = batch(step, recipe.seed, tokenizer, recipe.mix, recipe.rows, recipe.length)
     packed = {name: value.to(model.device) for name, value in packed.items()}
     loss = loss_of(model, packed)
     loss.backward()

@@ -1,4 +1,4 @@
-"""SHA-256 of a model's files: a truncated or altered file is found before it is used."""
+"""SHA-256 of a model's files: an altered file is found before it is used."""
 
 import hashlib
 from pathlib import Path

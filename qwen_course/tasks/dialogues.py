@@ -97,6 +97,7 @@ def styled(rng: random.Random) -> Problem:
         kind="system prompt",
         answer=form.format(problem.answer),
         expected=form.format(problem.answer),
+        exact=True,
         history=(_turn("system", system),),
     )
 

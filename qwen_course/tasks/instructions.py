@@ -23,6 +23,7 @@ def _instruction(kind: str, content: tuple, question: str, answer: str) -> Probl
         thinking=kind,
         answer=answer,
         expected=answer,
+        exact=True,
     )
 
 
@@ -44,9 +45,7 @@ def count_up(rng: random.Random) -> Problem:
         ("Count from {} to {}.", "List the numbers from {} to {}.", "Go from {} to {}.")
     )
     answer = ", ".join(map(str, range(first, last + 1)))
-    return _instruction(
-        "count up", (first, last), wording.format(first, last), answer
-    )
+    return _instruction("count up", (first, last), wording.format(first, last), answer)
 
 
 def sort_numbers(rng: random.Random) -> Problem:

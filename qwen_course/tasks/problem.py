@@ -27,6 +27,7 @@ class Problem:
     answer: str
     expected: str
     history: tuple[dict[str, str], ...] = field(default=())
+    exact: bool = False  # the answer must be `expected` to the letter
 
     @property
     def prompt(self) -> list[dict[str, str]]:
@@ -36,11 +37,11 @@ class Problem:
     def grade(self, answer: str) -> bool:
         """Return whether `answer` is right.
 
-        A number must be the last number of the answer; a text must occur in it.
-
-        >>> grade_text("She has 14 apples left.", "14")
-        True
+        A number must be the last number of the answer and a text must occur in it,
+        unless the problem asks for an exact answer.
         """
+        if self.exact:
+            return answer.strip() == self.expected
         return grade_text(answer, self.expected)
 
 

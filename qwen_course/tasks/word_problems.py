@@ -39,22 +39,25 @@ def give_away(rng: random.Random) -> Problem:
     start = rng.randint(first + second + 1, 199)
     who, to, other = rng.sample(NAMES, 3)
     things = rng.choice(THINGS)
-    wording = rng.choice(
+    question = rng.choice(
         (
-            "{who} has {start} {things}. {who} gives {first} to {to} and {second} to "
-            "{other}. How many {things} are left?",
-            "{who} had {start} {things} and gave away {first} of them to {to}, then "
-            "{second} to {other}. How many {things} does {who} have now?",
-            "There are {start} {things} in a box. {to} takes {first} and {other} takes "
-            "{second}. How many {things} are still in the box?",
+            f"{who} has {start} {things}. {who} gives {first} to {to} and {second} to "
+            f"{other}. How many {things} are left?",
+            f"{who} had {start} {things} and gave away {first} of them to {to}, then "
+            f"{second} to {other}. How many {things} does {who} have now?",
+            f"There are {start} {things} in a box. {to} takes {first} and {other} "
+            f"takes {second}. How many {things} are still in the box?",
         )
     )
     left = start - first - second
     return _word_problem(
         "give away",
         (start, first, second),
-        wording.format(**locals()),
-        [f"{start} - {first} = {start - first}", f"{start - first} - {second} = {left}"],
+        question,
+        [
+            f"{start} - {first} = {start - first}",
+            f"{start - first} - {second} = {left}",
+        ],
         f"There are {left} {things} left.",
     )
 
@@ -69,20 +72,20 @@ def share(rng: random.Random) -> Problem:
     total = people * each
     per_box = total // boxes
     who, things = rng.choice(NAMES), rng.choice(THINGS)
-    wording = rng.choice(
+    question = rng.choice(
         (
-            "{who} has {boxes} boxes with {per_box} {things} each and shares them "
-            "equally among {people} children. How many {things} does each child get?",
-            "{boxes} bags hold {per_box} {things} each. {who} divides all of them "
-            "equally among {people} friends. How many does each friend get?",
-            "{people} children share {boxes} boxes of {per_box} {things} equally. How "
-            "many {things} are there for each child?",
+            f"{who} has {boxes} boxes with {per_box} {things} each and shares them "
+            f"equally among {people} children. How many {things} does each child get?",
+            f"{boxes} bags hold {per_box} {things} each. {who} divides all of them "
+            f"equally among {people} friends. How many does each friend get?",
+            f"{people} children share {boxes} boxes of {per_box} {things} equally. How "
+            f"many {things} are there for each child?",
         )
     )
     return _word_problem(
         "share",
         (boxes, per_box, people),
-        wording.format(**locals()),
+        question,
         [f"{boxes} × {per_box} = {total}", f"{total} / {people} = {each}"],
         f"Each one gets {each} {things}.",
     )
@@ -93,21 +96,21 @@ def rate_and_time(rng: random.Random) -> Problem:
     speed, later = (5 * rng.randint(4, 24) + rng.choice((0, 0, 1, 2)) for _ in range(2))
     hours, more = rng.randint(2, 9), rng.randint(2, 9)
     what = rng.choice(TRAVELLERS)
-    wording = rng.choice(
+    question = rng.choice(
         (
-            "A {what} travels at {speed} km per hour for {hours} hours and then at "
-            "{later} km per hour for {more} hours. How far does it go?",
-            "A {what} goes {speed} km every hour for {hours} hours, then {later} km "
-            "every hour for {more} hours. How many km is that in total?",
-            "How many km does a {what} cover in {hours} hours at {speed} km per hour "
-            "followed by {more} hours at {later} km per hour?",
+            f"A {what} travels at {speed} km per hour for {hours} hours and then at "
+            f"{later} km per hour for {more} hours. How far does it go?",
+            f"A {what} goes {speed} km every hour for {hours} hours, then {later} km "
+            f"every hour for {more} hours. How many km is that in total?",
+            f"How many km does a {what} cover in {hours} hours at {speed} km per hour "
+            f"followed by {more} hours at {later} km per hour?",
         )
     )
     one, two = speed * hours, later * more
     return _word_problem(
         "rate and time",
         (speed, hours, later, more),
-        wording.format(**locals()),
+        question,
         [
             f"{speed} × {hours} = {one}",
             f"{later} × {more} = {two}",
@@ -125,21 +128,21 @@ def discount(rng: random.Random) -> Problem:
         price = rng.randint(2, 200)
     pieces = rng.randint(2, 9)
     who, good = rng.choice(NAMES), rng.choice(GOODS)
-    wording = rng.choice(
+    question = rng.choice(
         (
-            "A {good} costs {price} euros. Today it is {percent}% off. {who} buys "
-            "{pieces} of them. How many euros does {who} pay?",
-            "{who} buys {pieces} pieces of a {good} that costs {price} euros, with a "
-            "discount of {percent}%. What is the total in euros?",
-            "The price of a {good} is {price} euros, less {percent}%. How much do "
-            "{pieces} of them cost?",
+            f"A {good} costs {price} euros. Today it is {percent}% off. {who} buys "
+            f"{pieces} of them. How many euros does {who} pay?",
+            f"{who} buys {pieces} pieces of a {good} that costs {price} euros, with a "
+            f"discount of {percent}%. What is the total in euros?",
+            f"The price of a {good} is {price} euros, less {percent}%. How much do "
+            f"{pieces} of them cost?",
         )
     )
     off = price * percent // 100
     return _word_problem(
         "discount",
         (price, percent, pieces),
-        wording.format(**locals()),
+        question,
         [
             f"{price} × {percent} = {price * percent}",
             f"{price * percent} / 100 = {off}",
