@@ -1,0 +1,58 @@
+"""Evaluation: counts what is right, and says how sure the figure is."""
+
+import math
+
+import pytest
+
+import qwen_course as qc
+from qwen_course.evaluation import Evaluation, Score, evaluate
+
+
+def test_thinking_pays_on_unseen_problems(pocket):
+    """A sample of the model card's table; the whole table takes minutes."""
+    problems = [
+        problem
+        for skill in (qc.tasks.sums, qc.tasks.products, qc.tasks.word_problems)
+        for problem in skill.problems(40, seed=77)
+    ]
+    with_thinking = evaluate(*pocket, problems, progress=False)
+    without = evaluate(*pocket, problems, thinking=False, progress=False)
+    assert with_thinking.accuracy >= 0.9
+    assert with_thinking.accuracy - without.accuracy >= 0.4
+
+
+def test_the_order_of_problems_is_kept_whatever_the_batches(pocket):
+    problems = qc.tasks.sums.problems(7, seed=5)
+    result = evaluate(*pocket, problems, batch_size=3, progress=False)
+    assert result.problems == problems
+    for problem, reply in zip(result.problems, result.replies, strict=True):
+        assert reply.messages[0]["content"] == problem.question
+
+
+def test_the_table_has_a_row_a_kind_and_one_for_all(pocket):
+    problems = [*qc.tasks.sums.problems(3, count=2), *qc.tasks.products.problems(2)]
+    result = evaluate(*pocket, problems, progress=False)
+    assert list(result.by_kind()) == ["product", "sum of 2"]
+    assert "all" in str(result)
+    assert result._repr_html_().count("<tr>") == 4
+    assert len(result.mistakes()) == result.right.count(False)
+
+
+def test_the_interval_holds_the_accuracy_and_narrows_with_more_problems():
+    few, many = Score(9, 10), Score(900, 1000)
+    for score in (few, many, Score(0, 5), Score(5, 5)):
+        low, high = score.interval
+        assert 0 <= low <= score.accuracy <= high <= 1.0000001
+    assert many.interval[1] - many.interval[0] < few.interval[1] - few.interval[0]
+    assert math.isnan(Score(0, 0).accuracy)
+
+
+def test_nothing_to_evaluate_is_an_error_that_says_so(pocket):
+    with pytest.raises(ValueError, match="give at least one"):
+        evaluate(*pocket, [])
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        evaluate(*pocket, qc.tasks.sums.problems(1), batch_size=0)
+
+
+def test_an_evaluation_without_replies_scores_nothing():
+    assert Evaluation([], []).score == Score(0, 0)
