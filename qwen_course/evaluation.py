@@ -28,8 +28,8 @@ class Score:
     def interval(self) -> tuple[float, float]:
         """The 95% confidence interval of the accuracy (Wilson, 1927).
 
-        >>> Score(98, 100).interval
-        (0.9299883071811984, 0.9944967514573573)
+        >>> [round(limit, 3) for limit in Score(98, 100).interval]
+        [0.93, 0.994]
         """
         if not self.total:
             return (math.nan, math.nan)
@@ -37,7 +37,8 @@ class Score:
         middle = p + z * z / (2 * n)
         half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         scale = 1 + z * z / n
-        return ((middle - half) / scale, (middle + half) / scale)
+        low, high = (middle - half) / scale, (middle + half) / scale
+        return (max(0.0, low), min(1.0, high))
 
     def __str__(self) -> str:
         low, high = self.interval

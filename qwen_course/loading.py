@@ -50,6 +50,8 @@ def load(
     settings = precision_settings(precision, device, bundled)
     if bundled:
         _check_files(name, Path(source))
+    elif Path(source).is_dir():
+        _check_folder(Path(source))
     return _from_pretrained(name, source, device, settings)
 
 
@@ -163,6 +165,18 @@ def _check_files(name: str, folder: Path) -> None:
         )
 
 
+def _check_folder(folder: Path) -> None:
+    """Raise OSError when a folder lacks a file that every checkpoint has."""
+    needed = ("config.json", "tokenizer_config.json", "*.safetensors")
+    missing = [pattern for pattern in needed if not any(folder.glob(pattern))]
+    if missing:
+        raise OSError(
+            f"the folder {folder} holds no model that can be loaded: it lacks "
+            f"{', '.join(missing)}. Name the folder that save_pretrained wrote, model "
+            "and tokenizer together."
+        )
+
+
 def _from_pretrained(name: str, source: str, device: str, settings: dict[str, Any]):
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -183,10 +197,7 @@ def _from_pretrained(name: str, source: str, device: str, settings: dict[str, An
 def _why_not(name: str, error: OSError) -> str:
     """Explain in one paragraph why the files of `name` could not be read."""
     if Path(name).expanduser().is_dir():
-        return (
-            f"the folder {name} holds no model that can be loaded: it needs "
-            f"config.json, model.safetensors and tokenizer.json. ({_first_line(error)})"
-        )
+        return f"the folder {name} could not be loaded: {_first_line(error)}"
     known = [item.id for item in catalog.models()]
     unlisted = "" if name in known else suggest(name, known)
     return (

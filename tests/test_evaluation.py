@@ -42,7 +42,7 @@ def test_the_interval_holds_the_accuracy_and_narrows_with_more_problems():
     few, many = Score(9, 10), Score(900, 1000)
     for score in (few, many, Score(0, 5), Score(5, 5)):
         low, high = score.interval
-        assert 0 <= low <= score.accuracy <= high <= 1.0000001
+        assert 0 <= low <= score.accuracy <= high <= 1
     assert many.interval[1] - many.interval[0] < few.interval[1] - few.interval[0]
     assert math.isnan(Score(0, 0).accuracy)
 

@@ -104,8 +104,8 @@ def test_a_misspelt_hub_id_is_answered_with_the_nearest_checkpoint():
         qc.load("Qwen/Qwen3-8BB")
 
 
-def test_a_folder_without_a_model_says_which_files_it_needs(tmp_path):
-    with pytest.raises(OSError, match=r"needs config\.json"):
+def test_a_folder_without_a_model_says_which_files_it_lacks(tmp_path):
+    with pytest.raises(OSError, match=r"lacks config\.json, tokenizer_config"):
         qc.load(tmp_path)
 
 
