@@ -14,6 +14,7 @@ SKILLS = (
     "course_questions",
     "instructions",
     "dialogues",
+    "new_questions",
 )
 
 

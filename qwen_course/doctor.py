@@ -74,11 +74,8 @@ class Report:
 def doctor() -> Report:
     """Look at this machine and return what was found. Changes nothing.
 
-    >>> doctor()  # doctest: +SKIP
-    check     status  what was found
-    Python    ok      3.12.4
-    packages  ok      181 as tested
-    ...
+    Example:
+        doctor()  ->  a table: check, status, what was found, what to do
     """
     return Report(run_checks())
 

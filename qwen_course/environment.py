@@ -94,8 +94,8 @@ def wanted() -> list["Requirement"]:
 def differences() -> list[str]:
     """Return a phrase for each package that is missing or outside what is wanted.
 
-    >>> differences()  # doctest: +SKIP
-    ['peft 0.17.0 (the course needs >=0.18)']
+    Example:
+        differences()  ->  ["peft 0.17.0 (the course needs >=0.18)"]
     """
     phrases = []
     for requirement in wanted():

@@ -1,5 +1,6 @@
 """Small panels to touch: their logic is plain functions, so that tests can call it."""
 
+import asyncio
 import html
 import warnings
 from collections.abc import Callable
@@ -78,6 +79,35 @@ def _turn_html(question: str, reply: str) -> str:
     return f"<p><strong>You:</strong> {html.escape(question)}</p>{reply}"
 
 
+def on_enter(box: Any, act: Callable[[], None]) -> None:
+    """Call `act` when Enter is pressed in a text box, with the whole text in it.
+
+    subtle: the browser reports Enter first and the text after it, and the text only
+    if it changed. So the text is awaited, for a third of a second at most.
+    """
+    waiting = False
+
+    def go(_: Any = None) -> None:
+        nonlocal waiting
+        if waiting:
+            waiting = False
+            act()
+
+    def entered(_: Any) -> None:
+        nonlocal waiting
+        waiting = True
+        try:
+            asyncio.get_running_loop().call_later(0.3, go)
+        except RuntimeError:  # no loop, so no browser whose text could be late
+            go()
+
+    box.observe(go, names="value")
+    with warnings.catch_warnings():
+        # Deprecated, and still the only event for Enter: `value` also changes on Tab.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        box.on_submit(entered)
+
+
 def chat_panel(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> Any:
     """Return a chat panel: a text box, a Send button, a thinking switch and a budget.
 
@@ -89,7 +119,10 @@ def chat_panel(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -
     session = ChatSession(model, tokenizer)
     screen = widgets.HTML(session.to_html())
     box = widgets.Text(
-        placeholder="Ask the model", description="Question", layout={"width": "70%"}
+        placeholder="Ask the model",
+        description="Question",
+        continuous_update=False,
+        layout={"width": "70%"},
     )
     send = widgets.Button(description="Send", button_style="primary")
     clear = widgets.Button(description="Clear")
@@ -119,10 +152,7 @@ def chat_panel(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -
         screen.value = session.to_html()
 
     send.on_click(ask)
-    with warnings.catch_warnings():
-        # Deprecated, and still the only event for Enter: `value` also changes on Tab.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        box.on_submit(ask)
+    on_enter(box, ask)
     clear.on_click(forget)
     switches = widgets.HBox([thinking, budget])
     return widgets.VBox([screen, widgets.HBox([box, send, clear]), switches])

@@ -31,6 +31,13 @@ def test_a_reply_continues_the_conversation_and_leaves_the_callers_list_alone(po
     assert qc.chat(*pocket, talk, sampling="greedy").answer == "67"
 
 
+def test_a_new_question_is_not_taken_for_a_follow_up(pocket):
+    """An earlier version answered the second sum with the first one's result."""
+    first = qc.chat(*pocket, QUESTION, sampling="greedy")
+    talk = [*first.messages, {"role": "user", "content": "What is 47 + 36?"}]
+    assert qc.chat(*pocket, talk, sampling="greedy").answer == "83"
+
+
 def test_a_batch_gives_each_row_the_reply_it_gets_alone(pocket):
     problems = [*qc.tasks.sums.problems(6), *qc.tasks.word_problems.problems(6)]
     prompts = [problem.prompt for problem in problems]

@@ -3,6 +3,7 @@
 import ast
 import operator
 import random
+import re
 
 import pytest
 
@@ -16,6 +17,7 @@ GENERATED = [
     tasks.word_problems,
     tasks.instructions,
     tasks.dialogues,
+    tasks.new_questions,
 ]
 EVERY = [*GENERATED, tasks.course_questions]
 OPERATORS = {
@@ -62,11 +64,33 @@ def test_every_worked_step_is_true_and_the_last_is_the_answer(skill):
 
 def test_no_test_problem_is_ever_drawn_for_training():
     """Ten thousand training draws against all test sets the course uses."""
-    rng, mix = random.Random(7), Mix()
+    rng, mix = random.Random(7), Mix(new_questions=0.2)
     trained = {draw_problem(rng, mix).content for _ in range(10_000)}
     for skill in EVERY:
         tested = {problem.content for problem in skill.problems(300, seed=0)}
         assert not trained & tested
+
+
+def test_no_test_problem_is_even_read_in_training_as_an_earlier_turn():
+    """A history's numbers, in any order, against those of the test problems.
+
+    The sign tells a sum from a product; a question in words is a word problem.
+    """
+
+    def numbers(text):
+        sign = "*" if re.search(r"[*×]|times|product|ultipl|çarp", text) else "+"
+        return sign, *sorted(map(int, re.findall(r"\d+", text)))
+
+    rng, mix = random.Random(8), Mix(dialogues=1.0, new_questions=1.0)
+    read = {
+        numbers(message["content"])
+        for _ in range(4000)
+        for message in draw_problem(rng, mix).history
+        if message["role"] == "user"
+    }
+    for skill in (tasks.sums, tasks.products):
+        for problem in skill.problems(300, seed=0):
+            assert numbers(problem.question) not in read
 
 
 def test_generated_problems_are_split_by_content_whatever_the_seed():

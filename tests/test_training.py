@@ -139,9 +139,11 @@ def test_the_recipe_writes_a_model_that_loads_and_answers(tmp_path, monkeypatch)
     monkeypatch.setattr(pocket_qwen3, "held_out_accuracy", lambda tokenizer: no_measure)
     recipe = trainer.Recipe(steps=2, rows=2, evaluate_every=2, log_every=1)
     run, out = tmp_path / "run", tmp_path / "model"
-    pocket_qwen3.run_recipe(recipe, run, out, "cpu")
+    pocket_qwen3.run_recipe({"one": recipe, "two": recipe}, run, out, "cpu")
     assert checksums.verify(out) == []
-    assert (run / "log.png").stat().st_size > 5000
-    assert json.loads((run / "config.json").read_text())["steps"] == 2
+    for stage in ("one", "two"):
+        assert (run / stage / "log.png").stat().st_size > 5000
+        config = json.loads((run / stage / "config.json").read_text())
+        assert config["steps"] == 2
     model, tokenizer = qc.load(out)
     assert qc.chat(model, tokenizer, "Hi", max_new_tokens=3).usage.prompt_tokens > 5

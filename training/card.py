@@ -90,6 +90,9 @@ def measure(model, tokenizer, n: int = 1000) -> Figures:
         "dialogues": _both_modes(
             model, tokenizer, tasks.dialogues.problems(min(n, 300), seed=SEED)
         ),
+        "new_questions": _both_modes(
+            model, tokenizer, tasks.new_questions.problems(min(n, 300), seed=SEED)
+        ),
         "soft_switch": soft_switches(model, tokenizer, small),
         "budget": budget_curve(model, tokenizer, small),
     }
@@ -123,6 +126,7 @@ def _others(figures: Figures) -> str:
         "unknown": 'questions it cannot know, answered "I do not know"',
         "instructions": "simple instructions, followed to the letter",
         "dialogues": "second turns and system prompts",
+        "new_questions": "new questions in the middle of a conversation",
     }
     lines = ["| what | number | with thinking | without |", "|---|---|---|---|"]
     for key, name in names.items():

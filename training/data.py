@@ -20,7 +20,7 @@ IGNORE = -100  # label of a token that is read but not learnt
 
 @dataclass(frozen=True)
 class Mix:
-    """What the training data is made of; shares of each group add up to 1."""
+    """What the training data is made of: weights of the skills, shares of the forms."""
 
     sums: float = 0.23
     products: float = 0.23
@@ -28,6 +28,7 @@ class Mix:
     course_questions: float = 0.14
     instructions: float = 0.06
     dialogues: float = 0.06
+    new_questions: float = 0.0
     thinking: float = 0.65  # the rest is answered at once
     cut_short: float = 0.15  # of the thinking ones: closed early, as by a budget
     soft_switch: float = 0.10  # /think or /no_think written in the question
@@ -52,8 +53,15 @@ class Example(NamedTuple):
 
 def draw_problem(rng: random.Random, mix: Mix) -> Problem:
     """Draw one training problem; a test content is never returned."""
-    skills = ("sums", "products", "word_problems", "course_questions", "instructions",
-              "dialogues")  # fmt: skip
+    skills = [
+        "sums",
+        "products",
+        "word_problems",
+        "course_questions",
+        "instructions",
+        "dialogues",
+        "new_questions",
+    ]
     skill = rng.choices(skills, [getattr(mix, name) for name in skills])[0]
     if skill == "course_questions":
         return tasks.course_questions.make(rng, "train")

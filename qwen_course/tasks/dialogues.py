@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 from qwen_course.tasks import sums
-from qwen_course.tasks.problem import Problem, distinct
+from qwen_course.tasks.problem import Problem, distinct, earlier
 
 SKILL = "dialogues"
 NAMES = (
@@ -26,7 +26,7 @@ def _turn(role: str, content: str) -> dict[str, str]:
 
 def follow_up(rng: random.Random) -> Problem:
     """Ask for a sum, then add, subtract or double: "that" is the last answer."""
-    first = sums.make(rng, rng.choice((2, 2, 3)))
+    first = earlier(sums, rng, rng.choice((2, 2, 3)))
     total = int(first.answer)
     number = rng.randint(2, total - 1 if total < 99 else 99)
     sign, result, wordings = rng.choice(
@@ -55,7 +55,7 @@ def remember_name(rng: random.Random) -> Problem:
         _turn("user", told.format(name)),
         _turn("assistant", f"Nice to meet you, {name}!"),
     ]
-    between = rng.choice((None, sums.make(rng, 2)))
+    between = rng.choice((None, earlier(sums, rng, 2)))
     if between:
         history += [*between.prompt, _turn("assistant", between.answer)]
     return Problem(

@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 SPLITS = ("train", "test")
 TEST_SHARE = 5  # one content in five belongs to the test split
@@ -80,6 +81,14 @@ def draw(
         problem = make(rng)
         if split_of(problem.content) == split:
             return problem
+
+
+def earlier(skill: Any, rng: random.Random, *arguments: Any) -> Problem:
+    """Draw a problem for an earlier turn, always of the training split.
+
+    So no test content is even read in training, as part of a history.
+    """
+    return draw(lambda source: skill.make(source, *arguments), rng, "train")
 
 
 def distinct(

@@ -44,3 +44,12 @@ def test_the_chat_lesson_runs_and_its_widget_answers(page: Page, lab: Lab):
     tab_to(page, panel.get_by_role("button", name="Send").last)
     page.keyboard.press("Enter")
     expect(transcript).to_contain_text("42", timeout=60 * SECONDS)
+
+    # Enter at once after the last letter: the text must not be cut or left behind.
+    box = panel.get_by_placeholder("Ask the model").last
+    box.focus()
+    page.keyboard.type("What is 47 + 36?")
+    page.keyboard.press("Enter")
+    expect(transcript).to_contain_text("You: What is 47 + 36?", timeout=60 * SECONDS)
+    expect(transcript).to_contain_text("83", timeout=60 * SECONDS)
+    expect(box).to_have_value("")
