@@ -6,16 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from qwen_course import __version__
-
-SKILLS = (
-    "sums",
-    "products",
-    "word_problems",
-    "course_questions",
-    "instructions",
-    "dialogues",
-    "new_questions",
-)
+from qwen_course.tasks import SKILLS
 
 
 def doctor(options: argparse.Namespace) -> int:

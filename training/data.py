@@ -53,16 +53,7 @@ class Example(NamedTuple):
 
 def draw_problem(rng: random.Random, mix: Mix) -> Problem:
     """Draw one training problem; a test content is never returned."""
-    skills = [
-        "sums",
-        "products",
-        "word_problems",
-        "course_questions",
-        "instructions",
-        "dialogues",
-        "new_questions",
-    ]
-    skill = rng.choices(skills, [getattr(mix, name) for name in skills])[0]
+    skill = rng.choices(tasks.SKILLS, [getattr(mix, name) for name in tasks.SKILLS])[0]
     if skill == "course_questions":
         return tasks.course_questions.make(rng, "train")
     module = getattr(tasks, skill)

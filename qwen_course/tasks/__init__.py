@@ -16,7 +16,20 @@ from qwen_course.tasks import (
 )
 from qwen_course.tasks.problem import Problem, split_of
 
+# Every skill is the module of its name, with `make` and `problems`. The order is part
+# of the training recipe: the draws of a seed depend on it.
+SKILLS = (
+    "sums",
+    "products",
+    "word_problems",
+    "course_questions",
+    "instructions",
+    "dialogues",
+    "new_questions",
+)
+
 __all__ = [
+    "SKILLS",
     "Problem",
     "course_questions",
     "dialogues",
