@@ -8,12 +8,10 @@ the course's own pocket models are not listed: `qc.load` knows those.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-import yaml
-
 from qwen_course.checkpoint import Checkpoint, Shape
+from qwen_course.datafiles import read_yaml
 from qwen_course.errors import suggest
 from qwen_course.tables import Table
 
@@ -177,11 +175,7 @@ _FILTERS: dict[str, Callable[[Checkpoint], tuple[str, ...]]] = {
 }
 
 
-@cache
-def _read(name: str) -> Any:
-    """Parse a data file of the package, with libyaml where it is installed."""
-    text = files("qwen_course").joinpath(f"data/{name}.yaml").read_text("utf-8")
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+_read = cache(read_yaml)
 
 
 @cache

@@ -6,7 +6,7 @@ exactly the batches that an unbroken one would have seen.
 
 import random
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -22,13 +22,14 @@ IGNORE = -100  # label of a token that is read but not learnt
 class Mix:
     """What the training data is made of: weights of the skills, shares of the forms."""
 
-    sums: float = 0.23
-    products: float = 0.23
-    word_problems: float = 0.28
-    course_questions: float = 0.14
-    instructions: float = 0.06
-    dialogues: float = 0.06
-    new_questions: float = 0.0
+    sums: float = 0.13
+    products: float = 0.16
+    word_problems: float = 0.22
+    course_questions: float = 0.28
+    instructions: float = 0.04
+    dialogues: float = 0.05
+    new_questions: float = 0.07
+    tool_calls: float = 0.045
     thinking: float = 0.65  # the rest is answered at once
     cut_short: float = 0.15  # of the thinking ones: closed early, as by a budget
     soft_switch: float = 0.10  # /think or /no_think written in the question
@@ -54,55 +55,93 @@ class Example(NamedTuple):
 def draw_problem(rng: random.Random, mix: Mix) -> Problem:
     """Draw one training problem; a test content is never returned."""
     skill = rng.choices(tasks.SKILLS, [getattr(mix, name) for name in tasks.SKILLS])[0]
-    if skill == "course_questions":
-        return tasks.course_questions.make(rng, "train")
     module = getattr(tasks, skill)
     easy = skill == "products" and rng.random() < 0.2
     make = (lambda r: module.make(r, smallest=2)) if easy else module.make
     return problems.draw(make, rng, "train")
 
 
+def _with_switch(
+    messages: list[dict[str, Any]], switch: str, rng: random.Random
+) -> list[dict[str, Any]]:
+    """Write /think or /no_think into the conversation; the last one counts.
+
+    It stands in the question, in an earlier one, or in both with the question's
+    overruling an opposite one.
+    """
+    asked = [n for n, message in enumerate(messages) if message["role"] == "user"]
+    places = {asked[-1]: switch}
+    if len(asked) > 1 and rng.random() < 0.5:
+        opposite = "/think" if switch == "/no_think" else "/no_think"
+        earlier = rng.choice(asked[:-1])
+        places = {earlier: switch}
+        if rng.random() < 0.5:
+            places = {earlier: opposite, asked[-1]: switch}
+    return [
+        {**message, "content": f"{message['content']} {places[n]}"}
+        if n in places
+        else message
+        for n, message in enumerate(messages)
+    ]
+
+
 def _messages(
-    problem: Problem, rng: random.Random, mix: Mix, switch: str | None
-) -> list[dict[str, str]]:
+    problem: Problem, rng: random.Random, mix: Mix, think: bool, switch: str | None
+) -> list[dict[str, Any]]:
     messages = problem.prompt
+    if not think:  # then the calls of this question were made without thinking too
+        messages = [
+            {key: value for key, value in message.items() if key != "reasoning_content"}
+            for message in messages
+        ]
     if switch:
-        last = messages[-1]
-        messages[-1] = {**last, "content": f"{last['content']} {switch}"}
+        messages = _with_switch(messages, switch, rng)
     if messages[0]["role"] != "system" and rng.random() < mix.system:
         system = {"role": "system", "content": rng.choice(SYSTEM_PROMPTS)}
         messages = [system, *messages]
     return messages
 
 
-def render(
-    problem: Problem, tokenizer: PreTrainedTokenizerBase, rng: random.Random, mix: Mix
-) -> Example:
-    """Return one example; only what the model itself must write is learnt.
+Parts = list[tuple[str, bool]]  # a text and whether it is learnt
 
-    Three forms: thinking, no thinking (the template closes the block in the prompt,
-    or the model does it after /no_think), and thinking closed before its end, where
-    the closing was not the model's choice and is not learnt.
+
+def write(
+    problem: Problem, tokenizer: PreTrainedTokenizerBase, rng: random.Random, mix: Mix
+) -> tuple[Parts, str | None]:
+    """Return the parts of one example, and its thinking unless that is switched off.
+
+    The prompt is read; what the model itself must write is learnt. The template
+    closes the think block in the prompt, or the model does it after /no_think.
     """
     think = rng.random() < mix.thinking
     soft = rng.random() < mix.soft_switch
     switch = ("/think" if think else "/no_think") if soft else None
-    hard_off = not think and not soft
     prompt = tokenizer.apply_chat_template(
-        _messages(problem, rng, mix, switch),
+        _messages(problem, rng, mix, think, switch),
+        tools=list(problem.tools) or None,
         tokenize=False,
         add_generation_prompt=True,
-        enable_thinking=not hard_off,
+        enable_thinking=think or soft,
     )
-    parts = [(prompt, False)]
-    if not think and soft:
-        parts += [("<think>\n\n</think>\n\n", True)]
+    closed: Parts = [("<think>\n\n</think>\n\n", True)] if soft and not think else []
+    return [(prompt, False), *closed], problem.thinking if think else None
+
+
+def render(
+    problem: Problem, tokenizer: PreTrainedTokenizerBase, rng: random.Random, mix: Mix
+) -> Example:
+    """Return one example, in one of three forms.
+
+    Thinking, no thinking, and thinking closed before its end, where the closing was
+    not the model's choice and is not learnt.
+    """
+    parts, thinking = write(problem, tokenizer, rng, mix)
     answer = (f"{problem.answer}<|im_end|>", True)
-    if not think:
+    if thinking is None:
         return _encode([*parts, answer], tokenizer)
     if rng.random() < mix.cut_short:
-        return _cut(problem.thinking, parts, answer, tokenizer, rng)
-    whole = (f"<think>\n{problem.thinking}\n</think>\n\n", True)
+        return _cut(thinking, parts, answer, tokenizer, rng)
+    whole = (f"<think>\n{thinking}\n</think>\n\n", True)
     return _encode([*parts, whole, answer], tokenizer)
 
 
@@ -159,21 +198,42 @@ def pack(examples: list[Example], rows: int, length: int, pad: int) -> dict:
             "attention_mask": mask}  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Rows:
+    """So many rows of so many tokens."""
+
+    number: int
+    length: int
+
+
+# Most examples are short, and attention over short rows is cheap; the few long ones
+# (tools, conversations) have rows of their own.
+ROWS = (Rows(32, 128), Rows(3, 416))
+
+
 def batch(
     step: int,
     seed: int,
     tokenizer: PreTrainedTokenizerBase,
     mix: Mix,
-    rows: int,
-    length: int,
-) -> dict:
-    """Return the packed batch of one training step."""
+    rows: tuple[Rows, ...] = ROWS,
+) -> list[dict]:
+    """Return the packed batches of one training step, one for each length of row.
+
+    An example goes where it fits best; the step is drawn when the first of the
+    batches is full.
+    """
     rng = random.Random(f"{seed}/{step}")
-    examples: list[Example] = []
-    waiting = 0
-    while waiting < rows * length:
+    waiting: list[list[Example]] = [[] for _ in rows]
+    room = [group.number * group.length for group in rows]
+    while min(room) > 0:
         example = render(draw_problem(rng, mix), tokenizer, rng, mix)
-        if len(example.ids) <= length:
-            examples.append(example)
-            waiting += len(example.ids)
-    return pack(examples, rows, length, tokenizer.pad_token_id)
+        size = len(example.ids)
+        place = next((n for n, group in enumerate(rows) if size <= group.length), None)
+        if place is not None:
+            waiting[place].append(example)
+            room[place] -= size
+    return [
+        pack(examples, group.number, group.length, tokenizer.pad_token_id)
+        for examples, group in zip(waiting, rows, strict=True)
+    ]

@@ -11,6 +11,7 @@ you like: the same command goes on from the last checkpoint.
 import argparse
 import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,26 +22,17 @@ from qwen_course import tasks
 from qwen_course.evaluation import evaluate
 from qwen_course.models import checksums
 from training import tokenizer as tokenizers
-from training.data import SYSTEM_PROMPTS, Mix, draw_problem
+from training.data import SYSTEM_PROMPTS, Mix, Rows, draw_problem, write
 from training.trainer import Log, Recipe, describe, train
 
 HERE = Path(__file__).parent
 MODEL = HERE.parent / "qwen_course" / "models" / "pocket-qwen3"
 CONTEXT = 1024
-FULL = Recipe(steps=5000)
-# A second stage, for a fault found in the first: every later turn was taken for a
-# follow-up. Questions that have nothing to do with their history cure it.
-POLISH = Recipe(
-    steps=250,
-    muon_lr=0.006,
-    adamw_lr=1e-3,
-    warm_up=20,
-    decay_share=1.0,
-    evaluate_every=125,
-    seed=2,
-    mix=Mix(new_questions=0.4),
+VOCABULARY = 5120  # entries at most; seven languages share them
+FULL = Recipe(steps=7500, evaluate_every=500)
+QUICK = replace(
+    FULL, steps=120, evaluate_every=120, rows=(Rows(16, 128), Rows(2, 416)), warm_up=10
 )
-QUICK = replace(FULL, steps=60, evaluate_every=60, rows=8, warm_up=10)
 
 
 def shape(vocab_size: int, tokenizer) -> Qwen3Config:
@@ -62,31 +54,45 @@ def shape(vocab_size: int, tokenizer) -> Qwen3Config:
 
 
 def corpus(mix: Mix, seed: int, examples: int = 30_000) -> list[str]:
-    """Return the texts that the tokenizer learns from: drawn like the training data."""
+    """Return the texts that the tokenizer learns from: rendered like the training data.
+
+    Rendered, so that the words of the template, "assistant" for one, are words of the
+    vocabulary too.
+    """
+    plain = tokenizers.build([], 300, CONTEXT)  # bytes and added tokens
     rng = random.Random(f"tokenizer/{seed}")
     texts = list(SYSTEM_PROMPTS)
     for _ in range(examples):
         problem = draw_problem(rng, mix)
-        texts += [message["content"] for message in problem.prompt]
-        texts += [problem.thinking, problem.answer]
+        parts, _ = write(problem, plain, rng, mix)
+        texts += [parts[0][0], problem.thinking, problem.answer]
     return texts
 
 
 def held_out_accuracy(tokenizer, per_skill: int = 32):
-    """Return a function that measures a model on unseen problems, in both modes."""
+    """Return a function that measures a model on unseen problems and course questions.
+
+    The problems are solved in both modes, the course questions with thinking.
+    """
     problems = [
         problem
         for skill in (tasks.sums, tasks.products, tasks.word_problems)
         for problem in skill.problems(per_skill, seed=12345)
     ]
+    facts = tasks.course_questions.problems(2 * per_skill, seed=12345)
+    measured = {
+        "with_thinking": (problems, True),
+        "without_thinking": (problems, False),
+        "facts": (facts, True),
+    }
 
     def measure(model) -> Log:
         model.eval()
         accuracy = {
             name: round(
-                evaluate(model, tokenizer, problems, thinking, batch_size=96,
-                         max_new_tokens=128, progress=False).accuracy, 4)
-            for name, thinking in (("with_thinking", True), ("without_thinking", False))
+                evaluate(model, tokenizer, asked, thinking, batch_size=96,
+                         max_new_tokens=160, progress=False).accuracy, 4)
+            for name, (asked, thinking) in measured.items()
         }  # fmt: skip
         model.train()
         return accuracy
@@ -126,14 +132,17 @@ def plot(log: Path, picture: Path) -> None:
     left.plot(tokens, [float(row["loss"]) for row in rows], color="#0072B2")
     left.set(xlabel="tokens seen (millions)", ylabel="loss (nats a token)",
              yscale="log", title="Training loss")  # fmt: skip
-    for name, colour in (("with_thinking", "#0072B2"), ("without_thinking", "#D55E00")):
+    for name, colour, label in (
+        ("with_thinking", "#0072B2", "problems, with thinking"),
+        ("without_thinking", "#D55E00", "problems, without"),
+        ("facts", "#009E73", "course questions"),
+    ):
         measured = [row for row in rows if row[name]]
         seen = [int(row["tokens"]) / 1e6 for row in measured]
         shares = [100 * float(row[name]) for row in measured]
-        label = name.replace("_", " ")
-        right.plot(seen, shares, "o-", color=colour, label=label)
+        right.plot(seen, shares, "o-", color=colour, label=label, markersize=3)
     right.set(xlabel="tokens seen (millions)", ylabel="right answers (%)",
-              ylim=(0, 100), title="Unseen problems")  # fmt: skip
+              ylim=(0, 100), title="Unseen questions")  # fmt: skip
     right.legend()
     figure.savefig(picture, dpi=110)
 
@@ -151,8 +160,14 @@ def main() -> None:
     name = "pocket-qwen3-quick" if options.quick else "pocket-qwen3"
     run = options.run or HERE / "runs" / name
     out = options.out or (run / "model" if options.quick else MODEL)
-    stages = {"quick": QUICK} if options.quick else {"main": FULL, "polish": POLISH}
+    stages = {"quick": QUICK} if options.quick else {"main": FULL}
     run_recipe(stages, run, out, options.device)
+
+
+def can_compile() -> bool:
+    """Return whether torch.compile finds what it needs: a compiler, or a GPU."""
+    compilers = ("g++", "clang++", "cl")
+    return torch.cuda.is_available() or any(map(shutil.which, compilers))
 
 
 def run_recipe(stages: dict[str, Recipe], run: Path, out: Path, device: str) -> None:
@@ -162,7 +177,7 @@ def run_recipe(stages: dict[str, Recipe], run: Path, out: Path, device: str) -> 
     """
     first = next(iter(stages.values()))
     torch.manual_seed(first.seed)
-    tokenizer = tokenizers.build(corpus(first.mix, first.seed), 3072, CONTEXT)
+    tokenizer = tokenizers.build(corpus(first.mix, first.seed), VOCABULARY, CONTEXT)
     rows = 64 * -(-len(tokenizer) // 64)  # whole multiples of 64 compute faster
     model = Qwen3ForCausalLM(shape(rows, tokenizer)).to(device)
     for name, recipe in stages.items():
@@ -170,7 +185,9 @@ def run_recipe(stages: dict[str, Recipe], run: Path, out: Path, device: str) -> 
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(describe(recipe), indent=2)
         (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-        train(model, tokenizer, recipe, folder, held_out_accuracy(tokenizer))
+        train(
+            model, tokenizer, recipe, folder, held_out_accuracy(tokenizer), can_compile()
+        )
         plot(folder / "log.csv", folder / "log.png")
     export(model, tokenizer, out)
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from training.data import IGNORE, Mix, batch
+from training.data import IGNORE, ROWS, Mix, Rows, batch
 
 Log = dict[str, float | int]
 
@@ -25,8 +25,7 @@ class Recipe:
     """Everything that decides the result of a run."""
 
     steps: int
-    rows: int = 16
-    length: int = 256
+    rows: tuple[Rows, ...] = ROWS
     seed: int = 1
     muon_lr: float = 0.02
     adamw_lr: float = 3e-3
@@ -67,23 +66,37 @@ def optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optim
     return [muon, adamw]
 
 
-def loss_of(model: PreTrainedModel, packed: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the mean cross-entropy of the learnt tokens.
+def forward_of(model: PreTrainedModel, compiled: bool) -> Callable:
+    """Return the layers of the model as a function, compiled if wanted.
+
+    Only training runs through it: compiling fixes the shapes, and those of
+    generation change with every token.
+    """
+    model.set_attn_implementation("eager")  # fuses; sdpa's CPU kernel took 40% of a step
+    return torch.compile(model.model, dynamic=False) if compiled else model.model
+
+
+def summed_loss(
+    model: PreTrainedModel, forward: Callable, packed: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """Return the sum of the cross-entropies of the learnt tokens.
 
     The vocabulary projection is computed for those tokens alone; the others would
     cost time and memory and count for nothing.
     """
     labels = packed["labels"][:, 1:]
     learnt = labels != IGNORE
+    blind = torch.finfo(torch.bfloat16).min
+    mask = torch.where(packed["attention_mask"], 0.0, blind)
     with torch.autocast(model.device.type, torch.bfloat16):
-        hidden = model.model(
+        hidden = forward(
             input_ids=packed["input_ids"],
-            attention_mask=packed["attention_mask"],
+            attention_mask=mask.to(torch.bfloat16),
             position_ids=packed["position_ids"],
             use_cache=False,
         ).last_hidden_state
         logits = model.lm_head(hidden[:, :-1][learnt])
-    return F.cross_entropy(logits.float(), labels[learnt])
+    return F.cross_entropy(logits.float(), labels[learnt], reduction="sum")
 
 
 def save_checkpoint(path: Path, model, opts, step: int) -> None:
@@ -112,7 +125,10 @@ def load_checkpoint(path: Path, model, opts) -> int:
 class Logger:
     """A CSV file with one row for each logged step; rows after a resume are redone."""
 
-    columns = ("step", "tokens", "seconds", "loss", "with_thinking", "without_thinking")
+    columns = (
+        "step", "tokens", "seconds", "loss",
+        "with_thinking", "without_thinking", "facts",
+    )  # fmt: skip
 
     def __init__(self, path: Path, first_step: int) -> None:
         kept = []
@@ -139,11 +155,12 @@ def train(
     recipe: Recipe,
     folder: Path,
     held_out: Callable[[PreTrainedModel], Log],
+    compiled: bool = False,
 ) -> None:
     """Train `model` in place for `recipe.steps`, resuming from `folder`.
 
     `held_out(model)` is called every `evaluate_every` steps and returns columns for
-    the log.
+    the log. `compiled` uses torch.compile, which needs a C++ compiler on a CPU.
     """
     folder.mkdir(parents=True, exist_ok=True)
     opts = optimizers(model, recipe)
@@ -151,11 +168,13 @@ def train(
     first = load_checkpoint(checkpoint, model, opts)
     log = Logger(folder / "log.csv", first)
     started = time.perf_counter() - log.seconds_before
+    forward = forward_of(model, compiled)
+    tokens = sum(group.number * group.length for group in recipe.rows)
     model.train()
     bar = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps)
     mean_loss = None
     for step in bar:
-        loss = _one_step(model, tokenizer, recipe, opts, step)
+        loss = _one_step(model, forward, tokenizer, recipe, opts, step)
         mean_loss = loss if mean_loss is None else 0.95 * mean_loss + 0.05 * loss
         bar.set_postfix(loss=f"{mean_loss:.3f}")
         done = step + 1
@@ -163,7 +182,7 @@ def train(
         if evaluate_now or done % recipe.log_every == 0:
             row: Log = {
                 "step": done,
-                "tokens": done * recipe.rows * recipe.length,
+                "tokens": done * tokens,
                 "loss": round(mean_loss, 4),
                 "seconds": round(time.perf_counter() - started),
             }
@@ -172,11 +191,17 @@ def train(
             save_checkpoint(checkpoint, model, opts, done)
 
 
-def _one_step(model, tokenizer, recipe: Recipe, opts, step: int) -> float:
-    packed = batch(step, recipe.seed, tokenizer, recipe.mix, recipe.rows, recipe.length)
-    packed = {name: value.to(model.device) for name, value in packed.items()}
-    loss = loss_of(model, packed)
-    loss.backward()
+def _one_step(model, forward, tokenizer, recipe: Recipe, opts, step: int) -> float:
+    packs = [
+        {name: value.to(model.device) for name, value in packed.items()}
+        for packed in batch(step, recipe.seed, tokenizer, recipe.mix, recipe.rows)
+    ]
+    learnt = sum(int((packed["labels"] != IGNORE).sum()) for packed in packs)
+    total = 0.0
+    for packed in packs:
+        loss = summed_loss(model, forward, packed) / learnt
+        loss.backward()
+        total += loss.item()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     factor = learning_rate(step, recipe)
     for optimizer in opts:
@@ -184,7 +209,7 @@ def _one_step(model, tokenizer, recipe: Recipe, opts, step: int) -> float:
             group["lr"] = group["base_lr"] * factor
         optimizer.step()
         optimizer.zero_grad()
-    return loss.item()
+    return total
 
 
 def describe(recipe: Recipe) -> dict:

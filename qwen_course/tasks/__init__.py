@@ -12,6 +12,7 @@ from qwen_course.tasks import (
     new_questions,
     products,
     sums,
+    tool_calls,
     word_problems,
 )
 from qwen_course.tasks.problem import Problem, split_of
@@ -26,6 +27,7 @@ SKILLS = (
     "instructions",
     "dialogues",
     "new_questions",
+    "tool_calls",
 )
 
 __all__ = [
@@ -38,5 +40,6 @@ __all__ = [
     "products",
     "split_of",
     "sums",
+    "tool_calls",
     "word_problems",
 ]

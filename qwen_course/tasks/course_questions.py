@@ -1,92 +1,186 @@
-"""The course's own questions about the family, in English and Turkish.
+"""The course's own questions about the family, in seven languages.
 
-The facts, their sources and the wordings are data: `data/course_questions.yaml`.
+The facts with their sources are data, `data/course_questions/facts.yaml`, and so are
+the wordings and answers of each language beside it. Four wordings of every fact are
+trained on; a fifth is the test.
 """
 
 import functools
 import random
-from importlib import resources
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-import yaml
-
+from qwen_course.datafiles import read_yaml
 from qwen_course.tasks.problem import SPLITS, Problem
 
 SKILL = "course_questions"
-LANGUAGES = ("en", "tr")
-TEST_WORDINGS = 2  # the last wordings of each list are kept out of training
+LANGUAGES = ("en", "tr", "zh", "es", "fr", "de", "ja")
+SHARES = {"fact": 0.74, "unknown": 0.2, "open": 0.06}  # of the questions drawn
+PLAIN = "{q}"
 
 
 @functools.cache
 def facts() -> dict[str, Any]:
-    """Return the data file: `wordings`, `questions`, `unknown`."""
-    source = resources.files("qwen_course") / "data" / "course_questions.yaml"
-    return yaml.safe_load(source.read_text(encoding="utf-8"))
+    """Return what all languages share: the sources of the facts, the long prompts."""
+    return read_yaml("course_questions/facts")
 
 
-def capitalize(text: str, language: str) -> str:
-    """Return `text` with its first letter in upper case (Turkish i becomes İ).
-
-    >>> capitalize("ilk açık model", "tr")
-    'İlk açık model'
-    """
-    first = "İ" if language == "tr" and text[:1] == "i" else text[:1].upper()
-    return first + text[1:]
-
-
-def wordings(form: str, language: str, split: str) -> list[str]:
-    """Return the wordings of one form of question that belong to `split`."""
-    every = facts()["wordings"][language][form]
-    return every[-TEST_WORDINGS:] if split == "test" else every[:-TEST_WORDINGS]
-
-
-def _ask(topic: str, wording: str, language: str) -> str:
-    return wording.format(t=topic, T=capitalize(topic, language))
+@functools.cache
+def texts(language: str) -> dict[str, Any]:
+    """Return the questions and answers of one language."""
+    return read_yaml(f"course_questions/{language}")
 
 
 def _problem(
-    identifier: str, language: str, question: str, answer: str, key: str
+    kind: str, language: str, question: str, thinking: str, entry: Any, split: str
 ) -> Problem:
     return Problem(
         skill=SKILL,
-        kind="unknown" if identifier == "unknown" else f"fact, {language}",
+        kind=f"{kind}, {language}",
         content=(SKILL, language, question),
         question=question,
-        thinking=question.strip("?!.").strip(),
-        answer=answer,
-        expected=key,
+        thinking=thinking,
+        answer=entry["answer"],
+        expected=entry["key"],
+        contains=True,
+        split=split,
+    )
+
+
+def _statement(question: str) -> str:
+    return question.strip(" ?!.¿¡？！。")
+
+
+def _asked(kind: str, language: str, entry: Any, split: str) -> tuple[Problem, ...]:
+    """Return the problems of one entry; its thinking is the first of its wordings."""
+    wordings = entry["ask"] if split == "train" else [entry["unseen"]]
+    thinking = entry.get("thinking") or _statement(entry["ask"][0])
+    return tuple(
+        _problem(kind, language, question, thinking, entry, split)
+        for question in wordings
     )
 
 
 @functools.cache
-def every_problem(split: str, language: str) -> tuple[Problem, ...]:
-    """Return all fact questions of one split and language."""
-    return tuple(
-        _problem(entry["id"], language, _ask(topic, wording, language),
-                 entry[language]["answer"], entry[language]["key"])
-        for entry in facts()["questions"]
-        for topic in entry[language]["topics"]
-        for wording in wordings(entry[language]["form"], language, split)
-    )  # fmt: skip
+def every_fact(split: str, language: str) -> dict[str, tuple[Problem, ...]]:
+    """Return the questions of one split and language, by the name of their fact."""
+    entries = texts(language)["facts"]
+    return {name: _asked("fact", language, entries[name], split) for name in entries}
 
 
 @functools.cache
-def every_unknown(split: str, language: str) -> tuple[Problem, ...]:
-    """Return the questions that the model must answer with "I do not know"."""
-    entry = facts()["unknown"][language]
+def every_open(split: str, language: str) -> tuple[Problem, ...]:
+    """Return the prompts that are answered in a few sentences."""
+    entries = [*texts(language)["open"].values()]
+    if language == "en":
+        entries += facts()["scenarios"].values()
     return tuple(
-        _problem("unknown", language, _ask(topic, wording, language),
-                 entry["answer"], entry["key"])
-        for topic in entry[split]
-        for wording in wordings("which", language, split)
-    )  # fmt: skip
+        problem
+        for entry in entries
+        for problem in _asked("open", language, entry, split)
+    )
+
+
+def _unknown_questions(split: str, language: str) -> Iterator[list[str]]:
+    """Yield the single questions, then those of each pattern with all its fillers."""
+    unknown = texts(language)["unknown"]
+    yield unknown["whole"][split]
+    for pattern in unknown["patterns"][split]:
+        name = pattern.partition("{")[2].partition("}")[0]
+        fillers = unknown["fillers"][name][split]
+        yield [pattern.replace(f"{{{name}}}", filler) for filler in fillers]
+
+
+@functools.cache
+def unknown_groups(split: str, language: str) -> tuple[tuple[Problem, ...], ...]:
+    """Return the questions to answer with "I do not know", pattern by pattern."""
+    thinking = facts()["not_a_topic"][language]
+    entry = texts(language)["unknown"]
+    return tuple(
+        tuple(
+            _problem("unknown", language, question, thinking, entry, split)
+            for question in group
+        )
+        for group in _unknown_questions(split, language)
+    )
+
+
+@functools.cache
+def _common_words(language: str) -> frozenset[str]:
+    """Return the words that occur in very many questions, and so say little."""
+    counts = Counter(
+        word
+        for entry in texts(language)["facts"].values()
+        for question in entry["ask"]
+        for word in question.lower().split()
+    )
+    return frozenset(word for word, _ in counts.most_common(12))
+
+
+def roughen(question: str, language: str, rng: random.Random) -> str:
+    """Return the question as somebody in a hurry types it.
+
+    Lower case, no punctuation, a common word left out: each now and then.
+    """
+    words = question.split()
+    if rng.random() < 0.2 and len(words) > 3:
+        common = [n for n, w in enumerate(words) if w.lower() in _common_words(language)]
+        if common:
+            del words[rng.choice(common)]
+    question = " ".join(words)
+    if rng.random() < 0.15:
+        question = _statement(question)
+    if rng.random() < 0.15:
+        question = question[:1].lower() + question[1:]
+    return question
+
+
+def multilingual(rng: random.Random, split: str = "train") -> Problem:
+    """Ask one open prompt for answers in two or three languages at once."""
+    names = facts()["language_names"]
+    chosen = rng.sample(LANGUAGES, rng.choice((2, 2, 3)))
+    topic = rng.choice(tuple(texts("en")["open"]))
+    entry = texts("en")["open"][topic]
+    asked = rng.choice(entry["ask"]) if split == "train" else entry["unseen"]
+    listed = ", ".join(names[language] for language in chosen)
+    wording = rng.choice(facts()["multilingual"][split])
+    answers = [texts(language)["open"][topic]["answer"] for language in chosen]
+    parts = [f"{names[code]}: {text}" for code, text in zip(chosen, answers, strict=True)]
+    entry = {"answer": "\n\n".join(parts), "key": answers[-1]}
+    question = wording.format(languages=listed, q=asked)
+    thinking = f"{_statement(texts('en')['open'][topic]['ask'][0])}: {listed}"
+    return _problem("open", "several", question, thinking, entry, split)
+
+
+def _draw(rng: random.Random, split: str, language: str) -> Problem:
+    kind = rng.choices(tuple(SHARES), tuple(SHARES.values()))[0]
+    if kind == "unknown":
+        single, *patterns = unknown_groups(split, language)
+        return rng.choice(single if rng.random() < 0.25 else rng.choice(patterns))
+    if kind == "fact":
+        named = every_fact(split, language)
+        return rng.choice(named[rng.choice(tuple(named))])
+    if language == "en" and rng.random() < 0.3:
+        return multilingual(rng, split)
+    return rng.choice(every_open(split, language))
 
 
 def make(rng: random.Random, split: str = "train") -> Problem:
-    """Draw one question; one in eight has no answer in the course."""
+    """Draw one question of any kind and language, worded as people word it.
+
+    Half of the questions get a polite lead-in or tail; some are typed in a hurry.
+    """
     language = rng.choice(LANGUAGES)
-    pool = every_unknown if rng.random() < 0.125 else every_problem
-    return rng.choice(pool(split, language))
+    problem = _draw(rng, split, language)
+    question = problem.question
+    if split == "train":
+        question = roughen(question, language, rng)
+    if rng.random() < 0.5:
+        wrap = rng.choice(texts(language)["wrap"][split])
+        question = wrap.replace(PLAIN, question)
+    return replace(problem, question=question)
 
 
 def problems(
@@ -103,8 +197,12 @@ def problems(
         raise ValueError(f'language "{language}" is not one of {", ".join(LANGUAGES)}.')
     if split not in SPLITS:
         raise ValueError(f'split "{split}" is not one of {", ".join(SPLITS)}.')
-    chosen = (language,) if language else LANGUAGES
-    pool = [problem for name in chosen for problem in every_problem(split, name)]
+    pool = [
+        problem
+        for name in ((language,) if language else LANGUAGES)
+        for group in every_fact(split, name).values()
+        for problem in group
+    ]
     if not 0 <= n <= len(pool):
         raise ValueError(f"n is {n}; there are {len(pool)} such questions.")
     return random.Random(f"{split}/{seed}").sample(pool, n)

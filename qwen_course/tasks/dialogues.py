@@ -28,7 +28,8 @@ def follow_up(rng: random.Random) -> Problem:
     """Ask for a sum, then add, subtract or double: "that" is the last answer."""
     first = earlier(sums, rng, rng.choice((2, 2, 3)))
     total = int(first.answer)
-    number = rng.randint(2, total - 1 if total < 99 else 99)
+    most = rng.choice((9, 99))  # small numbers are asked for as often as large ones
+    number = rng.randint(2, max(2, min(total - 1, most)))
     sign, result, wordings = rng.choice(
         (
             ("+", total + number, ("Add {} to that.", "Now add {}.", "Plus {}?")),

@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 
 from qwen_course.tasks import course_questions, products, sums, word_problems
-from qwen_course.tasks.problem import Problem, distinct, earlier
+from qwen_course.tasks.problem import Problem, distinct, draw, earlier
 
 SKILL = "new_questions"
 ASKED = (sums, products, word_problems)
@@ -20,12 +20,15 @@ def _earlier_turn(rng: random.Random) -> tuple[dict[str, str], dict[str, str]]:
     )
 
 
-def make(rng: random.Random) -> Problem:
-    """Make a sum, product or word problem that follows one or two other turns."""
+def make(rng: random.Random, split: str = "train") -> Problem:
+    """Make a problem or a course question that follows one or two other turns."""
     turns = [_earlier_turn(rng) for _ in range(rng.choice((1, 1, 2)))]
     history = tuple(message for turn in turns for message in turn)
-    problem = rng.choice(ASKED).make(rng)
-    return replace(problem, skill=SKILL, kind="new question", history=history)
+    if rng.random() < 0.4:
+        problem, kind = course_questions.make(rng, split), "new course question"
+    else:
+        problem, kind = draw(rng.choice(ASKED).make, rng, split), "new problem"
+    return replace(problem, skill=SKILL, kind=kind, history=history, split=split)
 
 
 def problems(n: int, seed: int = 0, split: str = "test") -> list[Problem]:
@@ -34,4 +37,4 @@ def problems(n: int, seed: int = 0, split: str = "test") -> list[Problem]:
     >>> len(problems(1, seed=0)[0].history) in (2, 4)
     True
     """
-    return distinct(make, n, seed, split)
+    return distinct(lambda rng: make(rng, split), n, seed, split)

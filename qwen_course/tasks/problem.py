@@ -27,12 +27,21 @@ class Problem:
     thinking: str
     answer: str
     expected: str
-    history: tuple[dict[str, str], ...] = field(default=())
+    history: tuple[dict[str, Any], ...] = field(default=())
     exact: bool = False  # the answer must be `expected` to the letter
+    contains: bool = False  # `expected` must occur in the answer, also if a number
+    tools: tuple[dict[str, Any], ...] = ()  # what the model may call, as JSON schemas
+    split: str | None = None  # given where wordings, not contents, are kept apart
 
     @property
-    def prompt(self) -> list[dict[str, str]]:
-        """The messages to send: `history`, then the question."""
+    def prompt(self) -> list[dict[str, Any]]:
+        """The messages to send: `history`, then the question.
+
+        A problem without a question goes on after its history, as after a tool's
+        response.
+        """
+        if not self.question:
+            return list(self.history)
         return [*self.history, {"role": "user", "content": self.question}]
 
     def grade(self, answer: str) -> bool:
@@ -43,6 +52,8 @@ class Problem:
         """
         if self.exact:
             return answer.strip() == self.expected
+        if self.contains:
+            return holds(answer, self.expected)
         return grade_text(answer, self.expected)
 
 
@@ -57,7 +68,21 @@ def grade_text(answer: str, expected: str) -> bool:
     if re.fullmatch(r"-?\d+", expected):
         numbers = re.findall(r"-?\d+", answer.replace(",", ""))
         return bool(numbers) and int(numbers[-1]) == int(expected)
-    return expected.casefold() in answer.casefold()
+    return holds(answer, expected)
+
+
+def holds(answer: str, fact: str) -> bool:
+    """Return whether `fact` occurs in the answer; a number in it must be whole.
+
+    >>> holds("It has 128 experts and uses 8.", "128")
+    True
+    >>> holds("It has 128 experts and uses 8.", "28")
+    False
+    """
+    before = r"(?<![\d.,])" if fact[0].isdigit() else ""
+    after = r"(?!\d)" if fact[-1].isdigit() else ""
+    pattern = before + re.escape(fact.casefold()) + after
+    return re.search(pattern, answer.casefold()) is not None
 
 
 def split_of(content: tuple) -> str:
@@ -79,7 +104,7 @@ def draw(
     """Call `make(rng)` until the problem it makes belongs to `split`."""
     while True:
         problem = make(rng)
-        if split_of(problem.content) == split:
+        if (problem.split or split_of(problem.content)) == split:
             return problem
 
 

@@ -17,6 +17,11 @@ WORDINGS = (
     "What is the product of {a} and {b}?",
     "{a} × {b} kaç eder?",
     "{a} ile {b} çarpımı kaçtır?",
+    "{a} × {b} 等于多少？",
+    "¿Cuánto es {a} × {b}?",
+    "Combien font {a} × {b} ?",
+    "Wie viel ist {a} × {b}?",
+    "{a} × {b} はいくつですか？",
 )
 
 

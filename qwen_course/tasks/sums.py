@@ -17,6 +17,11 @@ WORDINGS = (
     "What is {tight}?",
     "{plus} kaç eder?",
     "{plus} işleminin sonucu nedir?",
+    "{plus} 等于多少？",
+    "¿Cuánto es {plus}?",
+    "Combien font {plus} ?",
+    "Wie viel ist {plus}?",
+    "{plus} はいくつですか？",
 )
 
 

@@ -1,8 +1,9 @@
-"""Short word problems that need two or three steps each."""
+"""Short word problems of eight kinds; each needs two to six steps."""
 
 import random
 from collections.abc import Callable
 
+from qwen_course.tasks import products
 from qwen_course.tasks.problem import Problem, distinct
 
 SKILL = "word_problems"
@@ -16,6 +17,12 @@ THINGS = (
     "marbles", "oranges", "pencils", "shells", "stamps", "stickers", "sweets",
 )  # fmt: skip
 GOODS = ("bag", "book", "coat", "hat", "jacket", "lamp", "shirt", "toy")
+GOODS_PLURAL = ("bags", "books", "cups", "hats", "lamps", "pens", "plates", "toys")
+GROWING = (
+    ("people", "A village"), ("bees", "A hive"), ("trees", "A forest"),
+    ("visitors", "A museum"), ("members", "A club"), ("birds", "An island"),
+    ("fish", "A lake"), ("pupils", "A school"),
+)  # fmt: skip
 TRAVELLERS = ("bus", "car", "cyclist", "plane", "ship", "train", "truck")
 
 
@@ -153,11 +160,136 @@ def discount(rng: random.Random) -> Problem:
     )
 
 
+
+def yearly_growth(rng: random.Random) -> Problem:
+    """Two years of growth by a percentage: what was added grows too."""
+    percent = rng.choice((10, 20, 25, 50, 50, 100, 100))
+    unit, largest = (20, 200) if percent < 25 else (4, 450)
+    start = unit * rng.randint(2, largest)
+    while start * (100 + percent) * percent % 10_000:  # people come in whole numbers
+        start = unit * rng.randint(2, largest)
+    what, where = rng.choice(GROWING)
+    question = rng.choice(
+        (
+            f"{where} has {start} {what} and grows by {percent}% each year. How many "
+            f"{what} are there after two years?",
+            f"The number of {what} is {start} and rises by {percent}% every year. What "
+            "is it in two years?",
+            f"There are {start} {what} today. Each year there are {percent}% more. How "
+            f"many {what} are there two years from now?",
+        )
+    )
+    steps, now = [], start
+    for _ in range(2):
+        more = now * percent // 100
+        steps += [
+            f"{now} × {percent} = {now * percent}",
+            f"{now * percent} / 100 = {more}",
+            f"{now} + {more} = {now + more}",
+        ]
+        now += more
+    answer = f"After two years there are {now} {what}."
+    return _word_problem("yearly growth", (start, percent), question, steps, answer)
+
+
+def ages(rng: random.Random) -> Problem:
+    """Two people, one several times as old: their ages together, some years later."""
+    age, times, years = rng.randint(3, 25), rng.randint(2, 4), rng.randint(2, 12)
+    young, old = rng.sample(NAMES, 2)
+    question = rng.choice(
+        (
+            f"{young} is {age} years old and {old} is {times} times as old. How old "
+            f"are they together in {years} years?",
+            f"{old} is {times} times as old as {young}, who is {age}. What is the sum "
+            f"of their ages in {years} years?",
+            f"{young} is {age}. {old} is {times} times as old. Add their ages as they "
+            f"will be in {years} years.",
+        )
+    )
+    older, both = age * times, age * times + age
+    return _word_problem(
+        "ages",
+        (age, times, years),
+        question,
+        [
+            f"{age} × {times} = {older}",
+            f"{age} + {older} = {both}",
+            f"{years} × 2 = {2 * years}",
+            f"{both} + {2 * years} = {both + 2 * years}",
+        ],
+        f"Together they are {both + 2 * years} years old.",
+    )
+
+
+def change(rng: random.Random) -> Problem:
+    """Two kinds of goods, paid with one note: two products, a sum, what is left."""
+    price, other = rng.randint(2, 29), rng.randint(2, 29)
+    pieces, more = rng.randint(2, 9), rng.randint(2, 9)
+    one, two = price * pieces, other * more
+    note = rng.choice([note for note in (50, 100, 200, 500, 1000) if note > one + two])
+    first, second = rng.sample(GOODS_PLURAL, 2)
+    who = rng.choice(NAMES)
+    question = rng.choice(
+        (
+            f"{who} buys {pieces} {first} at {price} euros each and {more} {second} at "
+            f"{other} euros each and pays with {note} euros. How much change is there?",
+            f"{first.capitalize()} cost {price} euros each, {second} {other} euros "
+            f"each. {who} takes {pieces} {first} and {more} {second} and gives {note} "
+            "euros. How many euros come back?",
+            f"{who} has {note} euros and buys {pieces} {first} for {price} euros each "
+            f"and {more} {second} for {other} euros each. How many euros are left?",
+        )
+    )
+    left = note - one - two
+    return _word_problem(
+        "change",
+        (price, pieces, other, more, note),
+        question,
+        [
+            f"{pieces} × {price} = {one}",
+            f"{more} × {other} = {two}",
+            f"{one} + {two} = {one + two}",
+            f"{note} - {one + two} = {left}",
+        ],
+        f"The change is {left} euros.",
+    )
+
+
+def two_steps(rng: random.Random) -> Problem:
+    """A product and what is missing from it or left of it."""
+    each, times = rng.randint(12, 49), rng.randint(11, 29)
+    total = each * times
+    goal = total + rng.randint(11, 499)
+    who, things = rng.choice(NAMES), rng.choice(THINGS)
+    question = rng.choice(
+        (
+            f"{who} reads {each} pages a day. The book has {goal} pages. How many "
+            f"pages are left after {times} days?",
+            f"{who} needs {goal} {things} and collects {each} a day for {times} days. "
+            f"How many {things} are missing?",
+            f"A store has {goal} {things}. It sells {times} bags of {each} {things}. "
+            f"How many {things} are left?",
+        )
+    )
+    thing = "pages" if "pages" in question else things
+    return _word_problem(
+        "two steps",
+        (each, times, goal),
+        question,
+        [*products.solve(each, times).splitlines(), f"{goal} - {total} = {goal - total}"],
+        f"It is {goal - total} {thing}.",
+    )
+
+
 KINDS: dict[str, Callable[[random.Random], Problem]] = {
     "give away": give_away,
     "share": share,
     "rate and time": rate_and_time,
     "discount": discount,
+    "yearly growth": yearly_growth,
+    "ages": ages,
+    "change": change,
+    "two steps": two_steps,
 }
 
 
