@@ -13,6 +13,8 @@ from qwen_course.display import show_tokens
 from qwen_course.doctor import doctor
 from qwen_course.evaluation import evaluate
 from qwen_course.loading import load
+from qwen_course.scorecard import scorecard
+from qwen_course.tools import chat_with_tools
 
 __all__ = [
     "Reply",
@@ -20,9 +22,11 @@ __all__ = [
     "catalog",
     "chat",
     "chat_batch",
+    "chat_with_tools",
     "doctor",
     "evaluate",
     "load",
+    "scorecard",
     "show_tokens",
     "tasks",
     "vocabulary",

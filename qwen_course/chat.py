@@ -136,7 +136,7 @@ def chat(
     on_text = _live_display() if stream is True else (stream or None)
     replies = _reply_to(
         model, tokenizer, [conversation], thinking, thinking_budget,
-        max_new_tokens, sampling, seed, tools, on_text,
+        max_new_tokens, sampling, seed, [tools], on_text,
     )  # fmt: skip
     return replies[0]
 
@@ -150,17 +150,25 @@ def chat_batch(
     max_new_tokens: int = 256,
     sampling: str | dict[str, Any] = "recommended",
     seed: int | None = None,
+    tools: Sequence[list | None] | None = None,
 ) -> list[Reply]:
     """Answer several conversations in one left-padded batch; see `chat`.
 
-    With greedy sampling each reply equals the one `chat` gives alone.
+    With greedy sampling each reply equals the one `chat` gives alone. `tools` holds
+    one list of tools a conversation. Raises ValueError when their numbers differ.
     """
     checked = [check_messages(messages) for messages in conversations]
+    each = list(tools) if tools is not None else [None] * len(checked)
+    if len(each) != len(checked):
+        raise ValueError(
+            f"tools has {len(each)} entries for {len(checked)} conversations; give one "
+            "list of tools (or None) for each."
+        )
     if not checked:
         return []
     return _reply_to(
         model, tokenizer, checked, thinking, thinking_budget,
-        max_new_tokens, sampling, seed, None, None,
+        max_new_tokens, sampling, seed, each, None,
     )  # fmt: skip
 
 
@@ -209,7 +217,10 @@ def _reply_to(
     if thinking_budget is not None and not thinking:
         raise ValueError("thinking_budget needs thinking=True; you passed False.")
     started = time.perf_counter()
-    rows = [encode(tokenizer, talk, thinking, tools) for talk in conversations]
+    rows = [
+        encode(tokenizer, talk, thinking, its_tools)
+        for talk, its_tools in zip(conversations, tools, strict=True)
+    ]
     room = _room(model, max(map(len, rows)), max_new_tokens)
     ids, mask = left_pad(rows, tokenizer.pad_token_id)
     watch = _streamer(tokenizer, on_text)

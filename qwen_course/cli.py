@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from qwen_course import __version__
-from qwen_course.tasks import SKILLS
+
+MODEL = "pocket model, Hub id or folder (default: the setting QWEN_COURSE_MODEL)"
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -76,17 +77,13 @@ def _typed_lines():
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Print the accuracy of a model on unseen problems, with and without thinking."""
-    from qwen_course import tasks
-    from qwen_course.evaluation import evaluate as measure
+    """Print a model's scores on unseen questions, with and without thinking."""
     from qwen_course.loading import load
+    from qwen_course.scorecard import PARTS, scorecard
 
+    parts = [part.replace("_", " ") for part in options.parts.split(",") if part]
     model, tokenizer = load(options.model, options.precision)
-    for skill in options.skills or SKILLS[:3]:
-        problems = getattr(tasks, skill).problems(options.n, seed=options.seed)
-        for thinking in (True, False):
-            result = measure(model, tokenizer, problems, thinking)
-            print(f"\n{skill}, {'with' if thinking else 'without'} thinking\n{result}")
+    print(scorecard(model, tokenizer, options.n, parts or tuple(PARTS)))
     return 0
 
 
@@ -116,29 +113,25 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--thinking-budget", type=int, help="tokens")
     _add_model(sub)
     sub = command(evaluate)
-    sub.add_argument("skills", nargs="*", help=f"of {', '.join(SKILLS)}")
-    sub.add_argument("-n", type=int, default=100, help="problems a skill (100)")
-    sub.add_argument("--seed", type=int, default=0)
-    _add_model(sub)
+    sub.add_argument("model", nargs="?", help=MODEL)
+    sub.add_argument("--parts", default="", help="such as sums,word_problems (all)")
+    sub.add_argument("-n", type=int, default=100, help="questions a part (100)")
+    _add_precision(sub)
     return parser
 
 
 def _add_model(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--model", help="pocket model, Hub id or folder (the setting)")
+    sub.add_argument("--model", help=MODEL)
+    _add_precision(sub)
+
+
+def _add_precision(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--precision", default="auto", help="auto, fp32, bf16, ...")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; a user error is one sentence."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    unknown = set(getattr(options, "skills", ())) - set(SKILLS)
-    if unknown:
-        from qwen_course.errors import suggest
-
-        wrong = sorted(unknown)[0]
-        near = suggest(wrong, SKILLS)
-        parser.error(f'skill "{wrong}" is not one of {", ".join(SKILLS)}.{near}')
+    options = _parser().parse_args(arguments)
     try:
         return options.run(options)
     except (ValueError, OSError) as error:

@@ -1,9 +1,11 @@
 """Measure a model on problems: how many answers are right, and how sure that is."""
 
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qwen_course.chat import Reply, chat_batch
 from qwen_course.tasks.problem import Problem
@@ -108,10 +110,12 @@ def evaluate(
     thinking: bool = True,
     thinking_budget: int | None = None,
     batch_size: int = 32,
-    max_new_tokens: int = 192,
+    max_new_tokens: int = 256,
     progress: bool = True,
+    sampling: str | dict[str, Any] = "greedy",
+    seed: int | None = None,
 ) -> Evaluation:
-    """Ask every problem, greedily and in batches, and grade the answers.
+    """Ask every problem in batches, greedily unless told otherwise; grade the answers.
 
     Raises ValueError when there are no problems or `batch_size` is below 1.
 
@@ -126,7 +130,7 @@ def evaluate(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; give 1 or more.")
     # Rows of similar length share a batch, so that little of it is padding.
-    order = sorted(range(len(problems)), key=lambda i: len(problems[i].question))
+    order = sorted(range(len(problems)), key=lambda i: _length(problems[i]))
     replies: dict[int, Reply] = {}
     with tqdm(total=len(problems), disable=not progress, unit="problem") as bar:
         for start in range(0, len(order), batch_size):
@@ -138,8 +142,108 @@ def evaluate(
                 thinking=thinking,
                 thinking_budget=thinking_budget,
                 max_new_tokens=max_new_tokens,
-                sampling="greedy",
+                sampling=sampling,
+                seed=None if seed is None else seed + start,
+                tools=[list(problems[i].tools) or None for i in chosen],
             )
             replies.update(zip(chosen, answered, strict=True))
             bar.update(len(chosen))
     return Evaluation(problems, [replies[i] for i in range(len(problems))])
+
+
+def _length(problem: Problem) -> int:
+    """Return about how long the prompt is, in characters."""
+    return len(str(problem.tools)) + sum(len(str(turn)) for turn in problem.prompt)
+
+
+def final_answer(answer: str) -> str:
+    """Return what counts in an answer: its last number, or else its text.
+
+    >>> final_answer("The total is 1,692 euros.")
+    '1692'
+    """
+    numbers = re.findall(r"-?\d+(?:\.\d+)?", answer.replace(",", ""))
+    return numbers[-1] if numbers else answer.strip().casefold()
+
+
+def majority_vote(answers: Sequence[str]) -> str:
+    """Return the first of the answers that agree with most others.
+
+    Two answers agree when their `final_answer` is the same. Raises ValueError when
+    there are none. Wang et al., 2022 (arXiv 2203.11171) call it self-consistency.
+
+    >>> majority_vote(["It is 42.", "41", "42"])
+    'It is 42.'
+    """
+    if not answers:
+        raise ValueError("there are no answers to vote on; give at least one.")
+    counts = Counter(map(final_answer, answers))
+    winner = max(counts, key=lambda final: counts[final])
+    return next(answer for answer in answers if final_answer(answer) == winner)
+
+
+@dataclass(frozen=True)
+class Vote:
+    """Sampled answers against their majority: `one` counts every sample."""
+
+    one: Score
+    majority: Score
+    samples: int
+
+
+def evaluate_vote(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    problems: Sequence[Problem],
+    samples: int = 8,
+    seed: int = 0,
+    **options: Any,
+) -> Vote:
+    """Sample each problem several times and compare one sample with the majority.
+
+    `options` are those of `evaluate`. Raises ValueError when `samples` is below 1.
+    """
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; give 1 or more.")
+    problems = list(problems)
+    repeated = [problem for problem in problems for _ in range(samples)]
+    options = {"sampling": "recommended", **options}
+    result = evaluate(model, tokenizer, repeated, seed=seed, **options)
+    answers = [reply.answer for reply in result.replies]
+    groups = [answers[i : i + samples] for i in range(0, len(answers), samples)]
+    won = [
+        problem.grade(majority_vote(group))
+        for problem, group in zip(problems, groups, strict=True)
+    ]
+    return Vote(result.score, Score(sum(won), len(won)), samples)
+
+
+@dataclass(frozen=True)
+class BudgetPoint:
+    """One point of the curve accuracy over thinking budget.
+
+    `parsed` counts the replies that hold an answer and ended by themselves.
+    """
+
+    budget: int
+    score: Score
+    parsed: Score
+
+
+def budget_curve(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    problems: Sequence[Problem],
+    budgets: Sequence[int] = (4, 8, 16, 32, 48, 64, 96, 128),
+    progress: bool = True,
+) -> list[BudgetPoint]:
+    """Measure the accuracy at each thinking budget, in tokens, greedily."""
+    points = []
+    for budget in budgets:
+        result = evaluate(
+            model, tokenizer, problems, thinking_budget=budget, progress=progress
+        )
+        whole = [r.answer != "" and r.stopped == "end" for r in result.replies]
+        parsed = Score(sum(whole), len(whole))
+        points.append(BudgetPoint(budget, result.score, parsed))
+    return points

@@ -73,14 +73,15 @@ def calculator(expression: str) -> str:
         if len(expression) > _LONGEST:
             raise ValueError("it is too long")
         value = _value(ast.parse(expression.strip(), mode="eval").body)
+        return str(int(value)) if value == int(value) else str(round(value, 6))
     except (ValueError, SyntaxError, ZeroDivisionError, OverflowError) as error:
         return f"error: {expression[:40]!r} cannot be worked out ({error})"
-    return str(int(value)) if value == int(value) else str(round(value, 6))
 
 
 def _value(node: ast.expr) -> int | float:
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return node.value
+    number = node.value if isinstance(node, ast.Constant) else None
+    if isinstance(number, int | float) and not isinstance(number, bool):
+        return number
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_value(node.operand)
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:

@@ -5,7 +5,15 @@ import math
 import pytest
 
 import qwen_course as qc
-from qwen_course.evaluation import Evaluation, Score, evaluate
+from qwen_course.evaluation import (
+    Evaluation,
+    Score,
+    budget_curve,
+    evaluate,
+    evaluate_vote,
+    final_answer,
+    majority_vote,
+)
 
 
 def test_thinking_pays_on_unseen_problems(pocket):
@@ -56,3 +64,36 @@ def test_nothing_to_evaluate_is_an_error_that_says_so(pocket):
 
 def test_an_evaluation_without_replies_scores_nothing():
     assert Evaluation([], []).score == Score(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "final"),
+    [("It is 1,692.", "1692"), ("12 + 30 = 42", "42"), ("Yes", "yes"), ("0.5", "0.5"),
+     ("", "")],
+)  # fmt: skip
+def test_the_last_number_of_an_answer_is_what_counts(answer, final):
+    assert final_answer(answer) == final
+
+
+def test_a_majority_counts_answers_that_say_the_same_in_other_words():
+    assert majority_vote(["41", "It is 42.", "42", "40"]) == "It is 42."
+    assert majority_vote(["41", "42"]) == "41"  # the first of two equals
+    with pytest.raises(ValueError, match="give at least one"):
+        majority_vote([])
+
+
+def test_a_vote_is_compared_with_every_single_sample(pocket):
+    problems = qc.tasks.sums.problems(4, count=2)
+    vote = evaluate_vote(*pocket, problems, samples=3, progress=False)
+    assert (vote.one.total, vote.majority.total) == (12, 4)
+    again = evaluate_vote(*pocket, problems, samples=3, progress=False)
+    assert vote == again
+    with pytest.raises(ValueError, match="samples is 0"):
+        evaluate_vote(*pocket, problems, samples=0)
+
+
+def test_accuracy_rises_with_the_budget_and_every_answer_is_well_formed(pocket):
+    problems = qc.tasks.sums.problems(12, count=5)
+    few, many = budget_curve(*pocket, problems, budgets=(8, 96), progress=False)
+    assert few.score.accuracy < many.score.accuracy
+    assert few.parsed.accuracy == many.parsed.accuracy == 1

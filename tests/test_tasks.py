@@ -18,6 +18,7 @@ GENERATED = [
     tasks.instructions,
     tasks.dialogues,
     tasks.new_questions,
+    tasks.tool_calls,
 ]
 EVERY = [*GENERATED, tasks.course_questions]
 OPERATORS = {
@@ -64,7 +65,7 @@ def test_every_worked_step_is_true_and_the_last_is_the_answer(skill):
 
 def test_no_test_problem_is_ever_drawn_for_training():
     """Ten thousand training draws against all test sets the course uses."""
-    rng, mix = random.Random(7), Mix(new_questions=0.2)
+    rng, mix = random.Random(7), Mix()
     trained = {draw_problem(rng, mix).content for _ in range(10_000)}
     for skill in EVERY:
         tested = {problem.content for problem in skill.problems(300, seed=0)}
@@ -97,7 +98,7 @@ def test_generated_problems_are_split_by_content_whatever_the_seed():
     for skill in GENERATED:
         for split in problems.SPLITS:
             drawn = skill.problems(100, seed=9, split=split)
-            assert {problems.split_of(p.content) for p in drawn} == {split}
+            assert {p.split or problems.split_of(p.content) for p in drawn} == {split}
 
 
 def test_the_order_of_summands_and_factors_makes_no_new_content():
@@ -106,19 +107,90 @@ def test_the_order_of_summands_and_factors_makes_no_new_content():
     assert all(a <= b for a, b in contents)
 
 
-def test_course_questions_are_tested_in_wordings_that_training_lacks():
-    for language in tasks.course_questions.LANGUAGES:
-        trained = tasks.course_questions.every_problem("train", language)
-        tested = tasks.course_questions.every_problem("test", language)
-        assert not {p.question for p in trained} & {p.question for p in tested}
-        assert {p.expected for p in trained} == {p.expected for p in tested}
+course = tasks.course_questions
 
 
-def test_every_course_fact_has_a_source_and_holds_its_key():
-    for fact in tasks.course_questions.facts()["questions"]:
-        assert fact["source"]
-        for language in tasks.course_questions.LANGUAGES:
-            assert fact[language]["key"] in fact[language]["answer"]
+@pytest.mark.parametrize("kind", course.SHARES)
+def test_course_questions_are_tested_in_wordings_that_training_lacks(kind):
+    def plain(question):
+        return re.sub(r"[\W_]", "", question.casefold())
+
+    for language in course.LANGUAGES:
+        trained = course.every(kind, "train", language)
+        tested = course.every(kind, "test", language)
+        assert not {plain(p.question) for p in trained} & {
+            plain(p.question) for p in tested
+        }
+        if kind == "fact":
+            assert {p.expected for p in trained} == {p.expected for p in tested}
+
+
+def test_every_language_knows_the_same_facts_and_each_has_a_source():
+    sources = course.facts()["sources"]
+    assert len(sources) >= 120
+    assert all(sources.values())
+    for language in course.LANGUAGES:
+        assert list(course.texts(language)["facts"]) == list(sources)
+
+
+@pytest.mark.parametrize("language", course.LANGUAGES)
+def test_every_course_answer_holds_its_key_and_no_question_is_asked_twice(language):
+    questions = []
+    for split in problems.SPLITS:
+        for kind in course.SHARES:
+            every = course.every(kind, split, language)
+            assert all(problem.grade(problem.answer) for problem in every)
+            questions += [problem.question for problem in every]
+    assert len(set(questions)) == len(questions)
+
+
+@pytest.mark.parametrize("language", course.LANGUAGES)
+def test_every_pattern_of_an_unknown_question_has_one_gap(language):
+    unknown = course.texts(language)["unknown"]
+    for split in problems.SPLITS:
+        for pattern in unknown["patterns"][split]:
+            gaps = re.findall(r"\{(\w+)\}", pattern)
+            assert len(gaps) == 1
+            assert unknown["fillers"][gaps[0]][split]
+
+
+def test_training_never_sees_a_test_wording_of_the_course():
+    """Draws roughen and wrap a question; what is asked must still be of training."""
+    rng = random.Random(3)
+    for language in course.LANGUAGES:
+        tested = {p.question for p in course.every("fact", "test", language)}
+        for _ in range(300):
+            problem = course.make(rng, "train")
+            assert problem.split == "train"
+            assert problem.question not in tested
+
+
+def test_a_roughened_question_keeps_every_word_that_says_what_is_asked():
+    rng = random.Random(0)
+    question = "What is the recommended temperature for thinking mode?"
+    for _ in range(100):
+        rough = course.roughen(question, "en", rng).lower()
+        assert {"recommended", "temperature", "thinking"} <= set(rough.split())
+
+
+def test_a_question_for_several_languages_is_answered_in_each_of_them():
+    problem = course.multilingual(random.Random(1))
+    names = course.facts()["language_names"]
+    asked = [code for code, name in names.items() if name in problem.question]
+    assert len(asked) >= 2
+    assert all(f"{names[code]}: " in problem.answer for code in asked)
+
+
+def test_a_tool_problem_goes_on_from_what_its_history_holds():
+    kinds = {kind: tasks.tool_calls.problems(1, kind=kind)[0]
+             for kind in tasks.tool_calls.KINDS}  # fmt: skip
+    roles = {kind: [message["role"] for message in problem.prompt]
+             for kind, problem in kinds.items()}  # fmt: skip
+    assert roles["one call"] == ["user"]
+    assert roles["second of two calls"] == ["user", "assistant", "tool"]
+    assert roles["answer after two calls"][-3:] == ["tool", "assistant", "tool"]
+    response = kinds["answer after two calls"].prompt[-1]["content"]
+    assert kinds["answer after two calls"].expected == response
 
 
 @pytest.mark.parametrize(
@@ -131,6 +203,7 @@ def test_every_course_fact_has_a_source_and_holds_its_key():
         ("", "42", False),
         ("It is Alibaba cloud.", "Alibaba Cloud", True),
         ("It is somebody else.", "Alibaba Cloud", False),
+        ("It has 128 layers.", "28 layers", False),
     ],
 )
 def test_grading_reads_the_last_number_or_looks_for_the_fact(answer, expected, right):
@@ -154,6 +227,8 @@ def test_an_instruction_must_be_followed_to_the_letter():
         (lambda: tasks.instructions.problems(1, kind="sing"), "not one of"),
         (lambda: tasks.dialogues.problems(1, kind="sing"), "not one of"),
         (lambda: tasks.course_questions.problems(1, language="xx"), "en, tr"),
+        (lambda: tasks.course_questions.problems(1, kind="joke"), "fact, unknown"),
+        (lambda: tasks.tool_calls.problems(1, kind="phone"), "not one of"),
         (lambda: tasks.course_questions.problems(99_999), "such questions"),
         (lambda: tasks.course_questions.problems(1, split="dev"), "train, test"),
     ],

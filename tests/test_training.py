@@ -3,16 +3,19 @@
 import csv
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
 from qwen_course import tasks
-from training import data, pocket_qwen3, trainer
-from training.data import IGNORE, Mix
+from training import data, pocket_qwen3, recipes, trainer
+from training import pocket_qwen3_moe as moe
+from training.data import IGNORE, Mix, Rows
 from training.tokenizer import build
 
-QUICK = trainer.Recipe(steps=4, rows=2, length=128, evaluate_every=2, log_every=1)
+ROWS = (Rows(2, 96), Rows(1, 288))
+QUICK = trainer.Recipe(steps=4, rows=ROWS, evaluate_every=2, log_every=1)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +37,13 @@ def make_model(tokenizer):
 
 def test_a_step_has_the_same_batch_however_often_it_is_drawn(tokenizer):
     first, again, other = (
-        data.batch(step, 1, tokenizer, Mix(), rows=4, length=128) for step in (5, 5, 6)
+        data.batch(step, 1, tokenizer, Mix(), ROWS) for step in (5, 5, 6)
     )
-    assert torch.equal(first["input_ids"], again["input_ids"])
-    assert not torch.equal(first["input_ids"], other["input_ids"])
+    for number, group in enumerate(ROWS):
+        ids = first[number]["input_ids"]
+        assert ids.shape == (group.number, group.length)
+        assert torch.equal(ids, again[number]["input_ids"])
+        assert not torch.equal(ids, other[number]["input_ids"])
 
 
 def test_only_what_the_model_must_write_is_learnt(tokenizer):
@@ -88,6 +94,48 @@ def test_packed_neighbours_do_not_see_each_other(make_model):
     assert (labels[0, 21:] == IGNORE).all()
 
 
+def test_the_masked_loss_is_the_loss_of_each_example_alone(make_model):
+    """The mask the trainer builds: causal, and blind to the neighbours."""
+    model = make_model()
+    forward = trainer.forward_of(model, compiled=False)
+    examples = [
+        data.Example(list(range(10, 22)), [True] * 12),
+        data.Example(list(range(40, 49)), [False] * 4 + [True] * 5),
+    ]
+    losses = [
+        trainer.losses(model, forward, data.pack(chosen, 1, 32, pad=0))[0].item()
+        for chosen in (examples, examples[:1], examples[1:])
+    ]
+    # subtle: the first token of the second example is predicted by nothing.
+    assert losses[0] == pytest.approx(losses[1] + losses[2], rel=0.02)
+
+
+def test_a_switch_in_the_question_overrules_an_earlier_one():
+    talk = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
+    written = {
+        tuple(m["content"] for m in data._with_switch(talk, "/think", random.Random(n)))
+        for n in range(60)
+    }
+    assert written == {
+        ("a", "b", "c /think"),
+        ("a /think", "b", "c"),
+        ("a /no_think", "b", "c /think"),
+    }
+
+
+def test_without_thinking_earlier_calls_show_none(tokenizer):
+    problem = tasks.tool_calls.problems(1, kind="second of two calls")[0]
+    for share, shown in ((1.0, True), (0.0, False)):
+        mix = Mix(thinking=share, soft_switch=0.0, cut_short=0.0)
+        parts, thinking = data.write(problem, tokenizer, random.Random(0), mix)
+        assert ("the calculator does that" in parts[0][0]) is shown
+        assert (thinking is not None) is shown
+
+
 def test_an_example_that_fits_nowhere_is_left_out():
     examples = [data.Example([5] * 20, [True] * 20)] * 3
     packed = data.pack(examples, rows=2, length=32, pad=0)
@@ -101,7 +149,7 @@ def test_the_learning_rate_warms_up_stays_and_decays():
 
 
 def no_measure(model):
-    return {"with_thinking": 0.0, "without_thinking": 0.0}
+    return {"with_thinking": 0.0, "without_thinking": 0.0, "facts": 0.0}
 
 
 def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
@@ -131,19 +179,93 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
     assert steps == [1, 2, 3, 4]
 
 
-def test_the_recipe_writes_a_model_that_loads_and_answers(tmp_path, monkeypatch):
-    """The whole command in small: tokenizer, training, export, checksums, plot."""
+def small_plan(monkeypatch, plan, tokenizer):
+    """Return a plan of two tiny stages, with what takes minutes left out."""
+    monkeypatch.setattr(recipes, "can_compile", lambda: False)
+    recipe = trainer.Recipe(steps=2, rows=ROWS, evaluate_every=2, log_every=1)
+    return replace(
+        plan,
+        tokenizer=lambda: tokenizer,
+        held_out=lambda tokenizer: no_measure,
+        stages={"one": recipe, "two": recipe},
+        quick=recipe,
+    )
+
+
+@pytest.mark.parametrize(
+    "plan", [pocket_qwen3.PLAN, moe.PLAN, moe.DENSE], ids=lambda plan: plan.name
+)
+def test_the_recipe_writes_a_model_that_loads_and_answers(
+    plan, tokenizer, tmp_path, monkeypatch
+):
+    """The whole command in small: training, export, checksums, plot."""
     import qwen_course as qc
     from qwen_course.models import checksums
 
-    monkeypatch.setattr(pocket_qwen3, "held_out_accuracy", lambda tokenizer: no_measure)
-    recipe = trainer.Recipe(steps=2, rows=2, evaluate_every=2, log_every=1)
     run, out = tmp_path / "run", tmp_path / "model"
-    pocket_qwen3.run_recipe({"one": recipe, "two": recipe}, run, out, "cpu")
+    plan = small_plan(monkeypatch, plan, tokenizer)
+    recipes.main(plan, ["--run", str(run), "--out", str(out), "--device", "cpu"])
     assert checksums.verify(out) == []
+    assert not list(out.glob("*.bin"))
     for stage in ("one", "two"):
         assert (run / stage / "log.png").stat().st_size > 5000
         config = json.loads((run / stage / "config.json").read_text())
         assert config["steps"] == 2
     model, tokenizer = qc.load(out)
     assert qc.chat(model, tokenizer, "Hi", max_new_tokens=3).usage.prompt_tokens > 5
+
+
+def test_a_model_for_comparison_stays_in_its_run_folder(
+    tokenizer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(recipes, "MODELS", tmp_path / "models")
+    plan = small_plan(monkeypatch, moe.DENSE, tokenizer)
+    recipes.main(plan, ["--run", str(tmp_path / "run"), "--device", "cpu"])
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_third_of_the_mixture_is_active_and_the_dense_model_is_as_large(tokenizer):
+    mixture, dense = moe.build(tokenizer), moe.build_dense(tokenizer)
+    sizes = {name: w.numel() for name, w in mixture.named_parameters()}
+    experts = sum(size for name, size in sizes.items() if ".experts." in name)
+    whole = sum(sizes.values())
+    active = whole - experts + experts * moe.ACTIVE / moe.EXPERTS
+    assert 0.25 < active / whole < 0.45
+    assert dense.num_parameters() == pytest.approx(active, rel=0.02)
+    assert whole * 2 < 16e6  # bytes in bf16
+
+
+@pytest.fixture
+def make_mixture(tokenizer):
+    def make():
+        torch.manual_seed(0)
+        return moe.build(tokenizer)
+
+    return make
+
+
+def test_every_expert_is_trained_by_muon_as_the_matrix_it_is(make_mixture, tokenizer):
+    """After one step all experts have moved, and no gradient is left for the next."""
+    model = make_mixture()
+    before = {n: w.clone() for n, w in model.named_parameters() if ".experts." in n}
+    opts = trainer.optimizers(model, QUICK)
+    shapes = {tuple(w.shape) for w in opts[0].param_groups[0]["params"]}
+    assert all(len(shape) == 2 for shape in shapes)
+    forward = trainer.forward_of(model, compiled=False)
+    trainer._one_step(model, forward, tokenizer, QUICK, opts, step=0)
+    for name, weight in model.named_parameters():
+        assert weight.grad is None
+        if name in before:
+            moved = (weight - before[name]).abs().amax(dim=(1, 2))
+            assert (moved > 0).all(), name
+
+
+def test_a_dense_model_has_no_balance_to_keep(make_model, make_mixture):
+    packed = data.pack([data.Example(list(range(10, 40)), [True] * 30)], 1, 32, pad=0)
+    balances = {}
+    for name, model in (("dense", make_model()), ("mixture", make_mixture())):
+        forward = trainer.forward_of(model, compiled=False)
+        balances[name] = trainer.losses(model, forward, packed)[1].item()
+    assert balances["dense"] == 0
+    assert balances["mixture"] >= moe.ACTIVE  # its least value: an even load

@@ -170,9 +170,9 @@ def pack(examples: list[Example], rows: int, length: int, pad: int) -> dict:
     """Put examples side by side into `rows` rows of `length` tokens, first fit.
 
     Returns `input_ids`, `labels`, `position_ids` of shape (rows, length), where the
-    positions restart with each example, and `attention_mask` of shape (rows, 1,
-    length, length): causal, and blind to the neighbours in the row. Examples that
-    fit nowhere are left out.
+    positions restart with each example; `real`, false where a row is filled up; and
+    `attention_mask` of shape (rows, 1, length, length): causal, and blind to the
+    neighbours in the row. Examples that fit nowhere are left out.
     """
     ids = torch.full((rows, length), pad)
     labels = torch.full((rows, length), IGNORE)
@@ -195,7 +195,7 @@ def pack(examples: list[Example], rows: int, length: int, pad: int) -> dict:
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     mask = (same & causal)[:, None]
     return {"input_ids": ids, "labels": labels, "position_ids": positions,
-            "attention_mask": mask}  # fmt: skip
+            "real": owner >= 0, "attention_mask": mask}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,12 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
 from training.data import IGNORE, ROWS, Mix, Rows, batch
 
 Log = dict[str, float | int]
+BALANCE = 0.01  # weight of the load-balancing loss (Fedus et al., arXiv 2101.03961)
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,38 @@ def learning_rate(step: int, recipe: Recipe) -> float:
     return warm * min(1.0, max(0.02, left))
 
 
+def _is_matrix(name: str, weight: torch.nn.Parameter) -> bool:
+    """Return whether Muon takes a weight: matrices of the layers, no router."""
+    inside = "embed" not in name and not name.endswith(".gate.weight")
+    return weight.ndim >= 2 and inside
+
+
+def _matrices(weight: torch.nn.Parameter) -> list[torch.nn.Parameter]:
+    """Return a weight as the matrices it is made of; they share its memory.
+
+    The experts of a layer are one tensor (experts, out, in), and Muon takes matrices:
+    so it gets each expert as one, and its part of the gradient.
+    """
+    if weight.ndim == 2:
+        return [weight]
+    slices = [torch.nn.Parameter(part) for part in weight.data]
+
+    def hand_over(whole: torch.nn.Parameter) -> None:
+        for part, gradient in zip(slices, whole.grad, strict=True):
+            part.grad = gradient
+
+    weight.register_post_accumulate_grad_hook(hand_over)
+    return slices
+
+
 def optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Return Muon for the matrices inside the layers, AdamW for all the rest."""
     matrices, rest = [], []
     for name, weight in model.named_parameters():
-        inside = weight.ndim == 2 and "embed" not in name
-        (matrices if inside else rest).append(weight)
+        if _is_matrix(name, weight):
+            matrices += _matrices(weight)
+        else:
+            rest.append(weight)
     muon = torch.optim.Muon(
         matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay
     )
@@ -72,31 +100,48 @@ def forward_of(model: PreTrainedModel, compiled: bool) -> Callable:
     Only training runs through it: compiling fixes the shapes, and those of
     generation change with every token.
     """
-    model.set_attn_implementation("eager")  # fuses; sdpa's CPU kernel took 40% of a step
+    # The plain attention fuses well; sdpa's CPU kernel took 40% of a step.
+    model.set_attn_implementation("eager")
     return torch.compile(model.model, dynamic=False) if compiled else model.model
 
 
-def summed_loss(
+def losses(
     model: PreTrainedModel, forward: Callable, packed: dict[str, torch.Tensor]
-) -> torch.Tensor:
-    """Return the sum of the cross-entropies of the learnt tokens.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of the cross-entropies of the learnt tokens, and the balance.
 
     The vocabulary projection is computed for those tokens alone; the others would
-    cost time and memory and count for nothing.
+    cost time and memory and count for nothing. The balance is the load-balancing loss
+    of a mixture of experts, 0 for a dense model.
     """
     labels = packed["labels"][:, 1:]
     learnt = labels != IGNORE
     blind = torch.finfo(torch.bfloat16).min
     mask = torch.where(packed["attention_mask"], 0.0, blind)
+    routed = {"output_router_logits": True} if _experts(model) else {}
     with torch.autocast(model.device.type, torch.bfloat16):
-        hidden = forward(
+        output = forward(
             input_ids=packed["input_ids"],
             attention_mask=mask.to(torch.bfloat16),
             position_ids=packed["position_ids"],
             use_cache=False,
-        ).last_hidden_state
-        logits = model.lm_head(hidden[:, :-1][learnt])
-    return F.cross_entropy(logits.float(), labels[learnt], reduction="sum")
+            **routed,
+        )
+        logits = model.lm_head(output.last_hidden_state[:, :-1][learnt])
+    loss = F.cross_entropy(logits.float(), labels[learnt], reduction="sum")
+    if not routed:
+        return loss, loss.new_zeros(())
+    config = model.config
+    return loss, load_balancing_loss_func(
+        output.router_logits,
+        config.num_experts,
+        config.num_experts_per_tok,
+        packed["real"],
+    )
+
+
+def _experts(model: PreTrainedModel) -> int:
+    return getattr(model.config, "num_experts", 0)
 
 
 def save_checkpoint(path: Path, model, opts, step: int) -> None:
@@ -196,11 +241,13 @@ def _one_step(model, forward, tokenizer, recipe: Recipe, opts, step: int) -> flo
         {name: value.to(model.device) for name, value in packed.items()}
         for packed in batch(step, recipe.seed, tokenizer, recipe.mix, recipe.rows)
     ]
+    packs = [packed for packed in packs if packed["real"].any()]
     learnt = sum(int((packed["labels"] != IGNORE).sum()) for packed in packs)
     total = 0.0
     for packed in packs:
-        loss = summed_loss(model, forward, packed) / learnt
-        loss.backward()
+        loss, balance = losses(model, forward, packed)
+        loss = loss / learnt
+        (loss + BALANCE * balance / len(packs)).backward()
         total += loss.item()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     factor = learning_rate(step, recipe)
@@ -209,6 +256,7 @@ def _one_step(model, forward, tokenizer, recipe: Recipe, opts, step: int) -> flo
             group["lr"] = group["base_lr"] * factor
         optimizer.step()
         optimizer.zero_grad()
+    model.zero_grad()  # of the experts, whose slices the optimizer holds
     return total
 
 

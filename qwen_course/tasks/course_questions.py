@@ -126,7 +126,8 @@ def roughen(question: str, language: str, rng: random.Random) -> str:
     """
     words = question.split()
     if rng.random() < 0.2 and len(words) > 3:
-        common = [n for n, w in enumerate(words) if w.lower() in _common_words(language)]
+        little = _common_words(language)
+        common = [n for n, word in enumerate(words) if word.lower() in little]
         if common:
             del words[rng.choice(common)]
     question = " ".join(words)
@@ -146,9 +147,9 @@ def multilingual(rng: random.Random, split: str = "train") -> Problem:
     asked = rng.choice(entry["ask"]) if split == "train" else entry["unseen"]
     listed = ", ".join(names[language] for language in chosen)
     wording = rng.choice(facts()["multilingual"][split])
-    answers = [texts(language)["open"][topic]["answer"] for language in chosen]
-    parts = [f"{names[code]}: {text}" for code, text in zip(chosen, answers, strict=True)]
-    entry = {"answer": "\n\n".join(parts), "key": answers[-1]}
+    answers = {code: texts(code)["open"][topic]["answer"] for code in chosen}
+    parts = [f"{names[code]}: {text}" for code, text in answers.items()]
+    entry = {"answer": "\n\n".join(parts), "key": answers[chosen[-1]]}
     question = wording.format(languages=listed, q=asked)
     thinking = f"{_statement(texts('en')['open'][topic]['ask'][0])}: {listed}"
     return _problem("open", "several", question, thinking, entry, split)
@@ -183,12 +184,27 @@ def make(rng: random.Random, split: str = "train") -> Problem:
     return replace(problem, question=question)
 
 
-def problems(
-    n: int, seed: int = 0, split: str = "test", language: str | None = None
-) -> list[Problem]:
-    """Return `n` fact questions in wordings that the other split does not have.
+def every(kind: str, split: str, language: str) -> list[Problem]:
+    """Return all questions of one kind ("fact", "unknown" or "open")."""
+    if kind == "fact":
+        return [p for group in every_fact(split, language).values() for p in group]
+    if kind == "unknown":
+        return [p for group in unknown_groups(split, language) for p in group]
+    return list(every_open(split, language))
 
-    Raises ValueError for an unknown language or split, or when there are fewer.
+
+def problems(
+    n: int,
+    seed: int = 0,
+    split: str = "test",
+    language: str | None = None,
+    kind: str = "fact",
+) -> list[Problem]:
+    """Return `n` questions in wordings that the other split does not have.
+
+    `kind` is "fact", "unknown" (to be answered with "I do not know") or "open"
+    (answered in a few sentences). Raises ValueError for an unknown language, split or
+    kind, or when there are fewer.
 
     >>> problems(1, language="en")[0].kind
     'fact, en'
@@ -197,12 +213,10 @@ def problems(
         raise ValueError(f'language "{language}" is not one of {", ".join(LANGUAGES)}.')
     if split not in SPLITS:
         raise ValueError(f'split "{split}" is not one of {", ".join(SPLITS)}.')
-    pool = [
-        problem
-        for name in ((language,) if language else LANGUAGES)
-        for group in every_fact(split, name).values()
-        for problem in group
-    ]
+    if kind not in SHARES:
+        raise ValueError(f'kind "{kind}" is not one of {", ".join(SHARES)}.')
+    languages = (language,) if language else LANGUAGES
+    pool = [problem for name in languages for problem in every(kind, split, name)]
     if not 0 <= n <= len(pool):
         raise ValueError(f"n is {n}; there are {len(pool)} such questions.")
     return random.Random(f"{split}/{seed}").sample(pool, n)

@@ -31,10 +31,10 @@ THEN = {
     "*": ("{first} Then multiply by {c}.", "{first} Multiply the result by {c}."),
 }
 STORIES = (
-    "A factory makes {a} lamps a day for {b} days and sells {c} of them. How many lamps "
-    "are left?",
-    "A theatre has {a} seats and is full on {b} evenings. {c} of the tickets were free. "
-    "How many were paid for?",
+    "A factory makes {a} lamps a day for {b} days and sells {c} of them. How many "
+    "lamps are left?",
+    "A theatre has {a} seats and is full on {b} evenings. {c} of the tickets were "
+    "free. How many were paid for?",
 )
 
 

@@ -160,7 +160,6 @@ def discount(rng: random.Random) -> Problem:
     )
 
 
-
 def yearly_growth(rng: random.Random) -> Problem:
     """Two years of growth by a percentage: what was added grows too."""
     percent = rng.choice((10, 20, 25, 50, 50, 100, 100))
@@ -272,11 +271,12 @@ def two_steps(rng: random.Random) -> Problem:
         )
     )
     thing = "pages" if "pages" in question else things
+    worked = products.solve(each, times)
     return _word_problem(
         "two steps",
         (each, times, goal),
         question,
-        [*products.solve(each, times).splitlines(), f"{goal} - {total} = {goal - total}"],
+        [*worked.splitlines(), f"{goal} - {total} = {goal - total}"],
         f"It is {goal - total} {thing}.",
     )
 

@@ -1,0 +1,134 @@
+"""What every recipe shares: its command line, its stages, the finished folder."""
+
+import argparse
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from qwen_course.models import checksums
+from training.trainer import Log, Recipe, describe, train
+
+HERE = Path(__file__).parent
+MODELS = HERE.parent / "qwen_course" / "models"
+Measure = Callable[[PreTrainedModel], Log]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One model: its tokenizer, its shape, the stages of its training.
+
+    `held_out(tokenizer)` returns a function that measures a model on unseen
+    questions; its columns go into the log.
+    """
+
+    name: str
+    tokenizer: Callable[[], PreTrainedTokenizerBase]
+    build: Callable[[PreTrainedTokenizerBase], PreTrainedModel]
+    stages: dict[str, Recipe]
+    quick: Recipe
+    held_out: Callable[[PreTrainedTokenizerBase], Measure]
+    shipped: bool = True  # False: trained for a comparison, not for the course
+
+
+def vocabulary_rows(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the rows of the embedding: whole multiples of 64 compute faster."""
+    return 64 * -(-len(tokenizer) // 64)
+
+
+def can_compile() -> bool:
+    """Return whether torch.compile finds what it needs: a compiler, or a GPU."""
+    compilers = ("g++", "clang++", "cl")
+    return torch.cuda.is_available() or any(map(shutil.which, compilers))
+
+
+def run_plan(plan: Plan, stages: dict[str, Recipe], run: Path, device: str):
+    """Train (or go on training) stage after stage in `run`.
+
+    Returns the model and its tokenizer.
+    """
+    tokenizer = plan.tokenizer()
+    torch.manual_seed(next(iter(stages.values())).seed)
+    model = plan.build(tokenizer).to(device)
+    for name, recipe in stages.items():
+        folder = run / name
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(describe(recipe), indent=2)
+        (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+        measure = plan.held_out(tokenizer)
+        train(model, tokenizer, recipe, folder, measure, can_compile())
+        plot(folder / "log.csv", folder / "log.png")
+    return model, tokenizer
+
+
+def export(model, tokenizer, folder: Path) -> None:
+    """Write the checkpoint in bf16, with generation config and checksums."""
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = type(model)(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=0.6,
+        top_p=0.95,
+        top_k=20,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    copy.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    checksums.write(folder)
+
+
+CURVES = {
+    "with_thinking": ("problems, with thinking", "#0072B2"),
+    "without_thinking": ("problems, without", "#D55E00"),
+    "facts": ("course questions", "#009E73"),
+}
+
+
+def plot(log: Path, picture: Path) -> None:
+    """Draw the loss and the held-out accuracy of a run from its CSV log."""
+    from matplotlib.figure import Figure
+
+    with log.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    tokens = [int(row["tokens"]) / 1e6 for row in rows]
+    left.plot(tokens, [float(row["loss"]) for row in rows], color="#0072B2")
+    left.set(xlabel="tokens seen (millions)", ylabel="loss (nats a token)",
+             yscale="log", title="Training loss")  # fmt: skip
+    for name, (label, colour) in CURVES.items():
+        measured = [row for row in rows if row[name]]
+        seen = [int(row["tokens"]) / 1e6 for row in measured]
+        shares = [100 * float(row[name]) for row in measured]
+        right.plot(seen, shares, "o-", color=colour, label=label, markersize=3)
+    right.set(xlabel="tokens seen (millions)", ylabel="right answers (%)",
+              ylim=(0, 100), title="Unseen questions")  # fmt: skip
+    right.legend()
+    figure.savefig(picture, dpi=110)
+
+
+def main(plan: Plan, arguments: list[str] | None = None) -> None:
+    """Run a plan from the command line."""
+    parser = argparse.ArgumentParser(description=f"Train {plan.name}.")
+    parser.add_argument("--quick", action="store_true", help="train minutes, not hours")
+    parser.add_argument("--run", type=Path, help="folder of the run (log, checkpoint)")
+    parser.add_argument("--out", type=Path, help="folder of the finished model")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu"
+    )
+    options = parser.parse_args(arguments)
+    name = f"{plan.name}-quick" if options.quick else plan.name
+    run = options.run or HERE / "runs" / name
+    kept = plan.shipped and not options.quick
+    out = options.out or (MODELS / plan.name if kept else run / "model")
+    stages = {"quick": plan.quick} if options.quick else plan.stages
+    model, tokenizer = run_plan(plan, stages, run, options.device)
+    export(model, tokenizer, out)
+    print(f"The model is in {out}.")
