@@ -152,9 +152,11 @@ def no_measure(model):
     return {"with_thinking": 0.0, "without_thinking": 0.0, "facts": 0.0}
 
 
+@pytest.mark.parametrize("kind", ["dense", "mixture"])
 def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
-    tokenizer, make_model, tmp_path
+    kind, tokenizer, make_model, make_mixture, tmp_path
 ):
+    make_model = make_model if kind == "dense" else make_mixture
     whole, broken = make_model(), make_model()
     trainer.train(whole, tokenizer, QUICK, tmp_path / "whole", no_measure)
 
@@ -179,9 +181,8 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
     assert steps == [1, 2, 3, 4]
 
 
-def small_plan(monkeypatch, plan, tokenizer):
+def small_plan(plan, tokenizer):
     """Return a plan of two tiny stages, with what takes minutes left out."""
-    monkeypatch.setattr(recipes, "can_compile", lambda: False)
     recipe = trainer.Recipe(steps=2, rows=ROWS, evaluate_every=2, log_every=1)
     return replace(
         plan,
@@ -195,15 +196,33 @@ def small_plan(monkeypatch, plan, tokenizer):
 @pytest.mark.parametrize(
     "plan", [pocket_qwen3.PLAN, moe.PLAN, moe.DENSE], ids=lambda plan: plan.name
 )
-def test_the_recipe_writes_a_model_that_loads_and_answers(
-    plan, tokenizer, tmp_path, monkeypatch
-):
+@pytest.mark.timeout(900)
+def test_the_quick_mode_trains_a_worse_model_that_knows_the_format(tmp_path):
+    """The command as anybody types it: minutes, not hours, and no toy at the end."""
+    import qwen_course as qc
+
+    out = tmp_path / "model"
+    recipes.main(
+        pocket_qwen3.PLAN,
+        ["--quick", "--run", str(tmp_path / "run"), "--out", str(out)],
+    )
+    with (tmp_path / "run" / "quick" / "log.csv").open(newline="") as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert losses[-1] < losses[0] / 2
+    model, tokenizer = qc.load(out)
+    replies = qc.chat_batch(
+        model, tokenizer, ["What is 12 + 30?", "What is Qwen?"], sampling="greedy"
+    )
+    assert all(reply.thinking for reply in replies)
+
+
+def test_the_recipe_writes_a_model_that_loads_and_answers(plan, tokenizer, tmp_path):
     """The whole command in small: training, export, checksums, plot."""
     import qwen_course as qc
     from qwen_course.models import checksums
 
     run, out = tmp_path / "run", tmp_path / "model"
-    plan = small_plan(monkeypatch, plan, tokenizer)
+    plan = small_plan(plan, tokenizer)
     recipes.main(plan, ["--run", str(run), "--out", str(out), "--device", "cpu"])
     assert checksums.verify(out) == []
     assert not list(out.glob("*.bin"))
@@ -219,7 +238,7 @@ def test_a_model_for_comparison_stays_in_its_run_folder(
     tokenizer, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(recipes, "MODELS", tmp_path / "models")
-    plan = small_plan(monkeypatch, moe.DENSE, tokenizer)
+    plan = small_plan(moe.DENSE, tokenizer)
     recipes.main(plan, ["--run", str(tmp_path / "run"), "--device", "cpu"])
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
     assert not (tmp_path / "models").exists()

@@ -1,183 +1,243 @@
-"""Measure a finished pocket model and write its card: `python -m training.card`.
+"""Measure a finished pocket model and write its card: `python -m training.card MODEL`.
 
-Every figure of the card is measured here, on problems that no training data holds,
-greedily and in fp32, and kept in `training/results/` beside the name of the machine.
+Every figure of the card is measured here, on questions that no training data holds,
+greedily (but for the votes) and in fp32, and kept in `training/results/`.
 """
 
 import argparse
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 import qwen_course as qc
-from qwen_course import tasks
-from qwen_course.evaluation import Evaluation, Score, evaluate
+from qwen_course import experts, tasks
+from qwen_course.evaluation import Score, Vote, budget_curve, evaluate, evaluate_vote
 from qwen_course.loading import BUNDLED
 from qwen_course.models import checksums
+from qwen_course.scorecard import PARTS, PROBLEMS, SEED, Scorecard, scorecard
 from qwen_course.tasks.problem import Problem
+from qwen_course.tools import calculator, chat_with_tools
 
-RESULTS = Path(__file__).parent / "results"
-SEED = 2026
-BUDGETS = (4, 8, 16, 32, 48, 64, 96, 128)
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+BATCH = 96
 Figures = dict
 
 
-def _figure(score: Score) -> dict[str, float]:
-    return {"right": score.right, "total": score.total}
+def _counts(score: Score) -> list[int]:
+    return [score.right, score.total]
 
 
-def _both_modes(model, tokenizer, problems: list[Problem]) -> Figures:
-    """Measure one set of problems with and without thinking, kind by kind."""
+def _share(right: Sequence[bool]) -> list[int]:
+    return [sum(right), len(right)]
+
+
+def mixed(n: int) -> list[Problem]:
+    """Return `n` sums, products and word problems, a third each."""
+    return [problem for part in PROBLEMS for problem in PARTS[part](n // 3)]
+
+
+def _switched(problem: Problem, switch: str) -> Problem:
+    return replace(problem, question=f"{problem.question} {switch}")
+
+
+def soft_switches(model, tokenizer, n: int) -> Figures:
+    """Count how often /think and /no_think are obeyed, first and later in a talk."""
+    places = {"in the first question": mixed(n), "later": PARTS["new questions"](n)}
     figures = {}
-    for name, thinking in (("with", True), ("without", False)):
-        result = evaluate(model, tokenizer, problems, thinking)
-        kinds = {kind: _figure(score) for kind, score in result.by_kind().items()}
-        figures[name] = {"all": _figure(result.score), "kinds": kinds}
+    for place, problems in places.items():
+        for switch in ("/think", "/no_think"):
+            asked = [_switched(problem, switch) for problem in problems]
+            replies = evaluate(model, tokenizer, asked, batch_size=BATCH).replies
+            thought = [reply.thinking != "" for reply in replies]
+            obeyed = [did == (switch == "/think") for did in thought]
+            figures[f"{switch} {place}"] = _share(obeyed)
     return figures
 
 
-def _parsed(result: Evaluation) -> Score:
-    """Count the replies that hold an answer and ended by themselves."""
-    whole = [r.answer != "" and r.stopped == "end" for r in result.replies]
-    return Score(sum(whole), len(whole))
+def hard_switch(model, tokenizer, n: int) -> list[int]:
+    """Count how often enable_thinking is obeyed, half of the time each way."""
+    obeyed = []
+    for thinking in (True, False):
+        problems = mixed(n // 2)
+        replies = evaluate(model, tokenizer, problems, thinking, batch_size=BATCH)
+        obeyed += [(reply.thinking != "") == thinking for reply in replies.replies]
+    return _share(obeyed)
 
 
-def budget_curve(model, tokenizer, problems: list[Problem]) -> list[Figures]:
-    """Measure accuracy for each thinking budget in tokens."""
-    rows = []
-    for budget in BUDGETS:
-        result = evaluate(model, tokenizer, problems, thinking_budget=budget)
-        parsed = _figure(_parsed(result))
-        rows.append({"budget": budget, **_figure(result.score), "parsed": parsed})
-    return rows
+def budgets(model, tokenizer, n: int) -> list[Figures]:
+    """Measure accuracy and well-formed answers for each thinking budget."""
+    return [
+        {
+            "budget": point.budget,
+            "right": _counts(point.score),
+            "parsed": _counts(point.parsed),
+        }
+        for point in budget_curve(model, tokenizer, mixed(n))
+    ]
 
 
-def soft_switches(model, tokenizer, problems: list[Problem]) -> Figures:
-    """Count how often /think and /no_think, written in the question, are obeyed."""
-    figures = {}
-    for switch in ("/think", "/no_think"):
-        asked = [replace(p, question=f"{p.question} {switch}") for p in problems]
-        replies = evaluate(model, tokenizer, asked).replies
-        obeyed = [(reply.thinking != "") == (switch == "/think") for reply in replies]
-        figures[switch] = _figure(Score(sum(obeyed), len(obeyed)))
-    return figures
+def votes(model, tokenizer, n: int, samples: int = 8) -> dict[str, Figures]:
+    """Compare one sample at Qwen's temperature with the majority of eight."""
 
+    def figures(vote: Vote) -> Figures:
+        return {"one": _counts(vote.one), "majority": _counts(vote.majority)}
 
-def measure(model, tokenizer, n: int = 1000) -> Figures:
-    """Return every figure of the card; `n` problems in the main table."""
-    share = [n - 2 * (n // 3), n // 3, n // 3]
-    skills = (tasks.sums, tasks.products, tasks.word_problems)
-    main = [p for skill, k in zip(skills, share, strict=True)
-            for p in skill.problems(k, seed=SEED)]  # fmt: skip
-    small = main[:: max(1, n // 300)]
-    course = tasks.course_questions
-    unknown = [p for language in course.LANGUAGES
-               for p in course.every_unknown("test", language)]  # fmt: skip
-    facts = [p for language in course.LANGUAGES
-             for p in course.every_problem("test", language)]  # fmt: skip
     return {
+        part: figures(
+            evaluate_vote(
+                model, tokenizer, PARTS[part](n), samples, seed=SEED, thinking=False,
+                batch_size=BATCH,
+            )
+        )
+        for part in PROBLEMS
+    }  # fmt: skip
+
+
+def tool_talks(model, tokenizer, n: int) -> dict[str, list[int]]:
+    """Ask, run the calls and grade the last answer, for one call and for two."""
+    kinds = {"one call": "answer after one call", "two calls": "answer after two calls"}
+    figures = {}
+    for name, kind in kinds.items():
+        right = []
+        for problem in tasks.tool_calls.problems(n, seed=SEED, kind=kind):
+            question = problem.prompt[0]["content"]
+            try:
+                reply = chat_with_tools(
+                    model, tokenizer, question, [calculator], sampling="greedy"
+                )
+                right.append(problem.grade(reply.answer))
+            except ValueError:  # a call that is no JSON, or one too many
+                right.append(False)
+        figures[name] = _share(right)
+    return figures
+
+
+SKILLS = (*PROBLEMS, "course questions", "tool calls")
+
+
+def load_of_experts(model, tokenizer, n: int) -> experts.ExpertLoad:
+    """Count the experts' work on each skill."""
+    problems = {part: PARTS[part](n) for part in SKILLS}
+    return experts.expert_load(model, tokenizer, problems)
+
+
+def measure(model, tokenizer, n: int) -> Figures:
+    """Return every figure of the card; `n` questions of each main part."""
+    some = min(n, 300)
+    main = (*PROBLEMS, "course questions")
+    rest = tuple(part for part in PARTS if part not in main)
+    rows = [
+        row
+        for parts, number in ((main, n), (rest, some))
+        for row in scorecard(model, tokenizer, number, parts, batch_size=BATCH).rows
+    ]
+    figures = {
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-        "main": _both_modes(model, tokenizer, main),
-        "course_questions": _both_modes(model, tokenizer, facts),
-        "unknown": _both_modes(model, tokenizer, unknown),
-        "instructions": _both_modes(
-            model, tokenizer, tasks.instructions.problems(min(n, 300), seed=SEED)
-        ),
-        "dialogues": _both_modes(
-            model, tokenizer, tasks.dialogues.problems(min(n, 300), seed=SEED)
-        ),
-        "new_questions": _both_modes(
-            model, tokenizer, tasks.new_questions.problems(min(n, 300), seed=SEED)
-        ),
-        "soft_switch": soft_switches(model, tokenizer, small),
-        "budget": budget_curve(model, tokenizer, small),
+        "torch": torch.__version__.partition("+")[0],
+        "parameters": model.num_parameters(),
+        "scorecard": Scorecard(tuple(rows)).to_json(),
+        "hard_switch": hard_switch(model, tokenizer, some),
+        "soft_switch": soft_switches(model, tokenizer, some),
+        "budget": budgets(model, tokenizer, some),
+        "votes": votes(model, tokenizer, some // 3),
+        "tools": tool_talks(model, tokenizer, some // 3),
     }
+    if experts.is_mixture(model):
+        load = load_of_experts(model, tokenizer, some // 3)
+        figures["least_load"] = round(float(load.fair_shares.min()), 3)
+        figures["most_load"] = round(float(load.fair_shares.max()), 3)
+    return figures
 
 
-def percent(figure: dict[str, float]) -> str:
-    """Return a count as a share.
+def percent(counts: Sequence[int]) -> str:
+    """Return a count of right answers as a share.
 
-    >>> percent({"right": 967, "total": 1000})
+    >>> percent([967, 1000])
     '96.7%'
     """
-    return f"{figure['right'] / figure['total']:.1%}"
+    return f"{counts[0] / counts[1]:.1%}"
 
 
-def _table(figures: Figures) -> str:
-    lines = ["| problems | number | with thinking | without |", "|---|---|---|---|"]
-    both = figures["with"], figures["without"]
-    for kind, first in both[0]["kinds"].items():
-        second = both[1]["kinds"][kind]
-        row = f"| {kind} | {first['total']} | {percent(first)} | {percent(second)} |"
-        lines.append(row)
-    first, second = both[0]["all"], both[1]["all"]
-    total = f"**{percent(first)}** | **{percent(second)}**"
-    lines.append(f"| **all** | **{first['total']}** | {total} |")
-    return "\n".join(lines)
-
-
-def _others(figures: Figures) -> str:
-    names = {
-        "course_questions": "facts of the course, in wordings unseen in training",
-        "unknown": 'questions it cannot know, answered "I do not know"',
-        "instructions": "simple instructions, followed to the letter",
-        "dialogues": "second turns and system prompts",
-        "new_questions": "new questions in the middle of a conversation",
-    }
-    lines = ["| what | number | with thinking | without |", "|---|---|---|---|"]
-    for key, name in names.items():
-        first, second = (figures[key][mode]["all"] for mode in ("with", "without"))
-        lines.append(
-            f"| {name} | {first['total']} | {percent(first)} | {percent(second)} |"
-        )
-    return "\n".join(lines)
-
-
-def _budgets(figures: Figures) -> str:
-    rows = figures["budget"]
+def _budget_table(rows: list[Figures]) -> str:
     head = " | ".join(str(row["budget"]) for row in rows)
-    body = " | ".join(percent(row) for row in rows)
+    right = " | ".join(percent(row["right"]) for row in rows)
     rule = "---|" * (len(rows) + 1)
-    return f"| thinking budget (tokens) | {head} |\n|{rule}\n| right | {body} |"
+    return f"| thinking budget (tokens) | {head} |\n|{rule}\n| right | {right} |"
 
 
-def card(figures: Figures, parameters: int) -> str:
+def _vote_table(figures: dict[str, Figures]) -> str:
+    lines = ["| without thinking | one sample | majority of 8 |", "|---|---|---|"]
+    for part, vote in figures.items():
+        one, majority = percent(vote["one"]), percent(vote["majority"])
+        lines.append(f"| {part} | {one} | {majority} |")
+    return "\n".join(lines)
+
+
+def card(name: str, figures: Figures) -> str:
     """Return the model card, in the Hub's format."""
-    text = (Path(__file__).parent / "card_pocket_qwen3.md").read_text("utf-8")
-    parsed = figures["budget"]
-    return text.format(
-        parameters=f"{parameters / 1e6:.1f}",
-        main=_table(figures["main"]),
-        others=_others(figures),
-        budgets=_budgets(figures),
-        problems=parsed[0]["total"],
-        parsed_low=min(percent(row["parsed"]) for row in parsed),
-        think=percent(figures["soft_switch"]["/think"]),
-        no_think=percent(figures["soft_switch"]["/no_think"]),
-        torch=figures["torch"].partition("+")[0],
-        machine=figures["machine"],
-    )
+    template = HERE / f"card_{name.replace('-', '_')}.md"
+    values = {
+        "parameters": f"{figures['parameters'] / 1e6:.1f}",
+        "scorecard": Scorecard.from_json(figures["scorecard"]).markdown(),
+        "budgets": _budget_table(figures["budget"]),
+        "parsed": min(percent(row["parsed"]) for row in figures["budget"]),
+        "hard_switch": percent(figures["hard_switch"]),
+        "soft_switch": ", ".join(
+            f"{percent(counts)} (`{name.partition(' ')[0]}` {name.partition(' ')[2]})"
+            for name, counts in figures["soft_switch"].items()
+        ),
+        "votes": _vote_table(figures["votes"]),
+        "one_call": percent(figures["tools"]["one call"]),
+        "two_calls": percent(figures["tools"]["two calls"]),
+        "talks": figures["tools"]["one call"][1],
+        "torch": figures["torch"],
+        "machine": figures["machine"],
+        "least_load": figures.get("least_load"),
+        "most_load": figures.get("most_load"),
+    }
+    return template.read_text("utf-8").format(**values)
+
+
+def kept_figures(name: str) -> Figures:
+    """Return the figures of a model's last measurement."""
+    return json.loads((RESULTS / name / "evaluation.json").read_text("utf-8"))
+
+
+def _keep(name: str, figures: Figures) -> None:
+    folder = RESULTS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(figures, indent=1)
+    (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
 
 
 def main() -> None:
     """Measure, keep the figures, write card and checksums."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", default="pocket-qwen3")
+    parser.add_argument(
+        "--folder", help="measure a model that the course does not ship"
+    )
     parser.add_argument("--write-only", action="store_true", help="use kept figures")
+    parser.add_argument("-n", type=int, default=1000, help="questions a main part")
     options = parser.parse_args()
-    name = "pocket-qwen3"
-    kept = RESULTS / name / "evaluation.json"
-    model, tokenizer = qc.load(name)
+    name = options.model
     if not options.write_only:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        figures = measure(model, tokenizer)
-        kept.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    text = card(json.loads(kept.read_text("utf-8")), model.num_parameters())
-    (BUNDLED / name / "README.md").write_text(text, encoding="utf-8", newline="\n")
-    checksums.write(BUNDLED / name)
+        model, tokenizer = qc.load(options.folder or name)
+        _keep(name, measure(model, tokenizer, options.n))
+        if experts.is_mixture(model):
+            load = load_of_experts(model, tokenizer, 40)
+            picture = RESULTS / name / "experts.png"
+            load.plot(model.config.num_hidden_layers // 2).savefig(picture, dpi=110)
+    if not options.folder:
+        text = card(name, kept_figures(name))
+        path = BUNDLED / name / "README.md"
+        path.write_text(text, encoding="utf-8", newline="\n")
+        checksums.write(BUNDLED / name)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The training loop: bf16 autocast, packed batches, a CSV log, safe to kill.
 
-A run is a folder: `config.json` of the recipe, `checkpoint.pt` (weights, optimizer
-and step, written whole or not at all), `log.csv`. Starting it again continues.
+A run is a folder: `config.json` of the recipe, `checkpoint.safetensors` (weights,
+optimizer and step, written whole or not at all), `log.csv`. Starting it again continues.
 """
 
 import csv
@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -144,15 +145,22 @@ def _experts(model: PreTrainedModel) -> int:
     return getattr(model.config, "num_experts", 0)
 
 
+def _named_state(opts: list[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
+    """Return what the optimizers remember, named such as "optimizer.0.12.step"."""
+    return {
+        f"optimizer.{number}.{weight}.{key}": torch.as_tensor(value)
+        for number, optimizer in enumerate(opts)
+        for weight, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+    }
+
+
 def save_checkpoint(path: Path, model, opts, step: int) -> None:
     """Write the state of the run; a kill while writing leaves the old file."""
-    state = {
-        "model": model.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in opts],
-        "step": step,
-    }
+    weights = {f"model.{name}": w.detach() for name, w in model.named_parameters()}
+    state = {**weights, **_named_state(opts), "step": torch.tensor(step)}
     new = path.with_suffix(".new")
-    torch.save(state, new)
+    save_file({name: value.contiguous() for name, value in state.items()}, new)
     new.replace(path)
 
 
@@ -160,11 +168,20 @@ def load_checkpoint(path: Path, model, opts) -> int:
     """Restore the state of the run and return the step to go on with."""
     if not path.exists():
         return 0
-    state = torch.load(path, map_location=model.device, weights_only=True)
-    model.load_state_dict(state["model"])
-    for optimizer, saved in zip(opts, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    return state["step"]
+    state = load_file(path, device=str(model.device))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(state[f"model.{name}"])
+    for number, optimizer in enumerate(opts):
+        remembered: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in state.items():
+            kind, _, rest = name.partition(".")
+            if kind == "optimizer" and rest.startswith(f"{number}."):
+                _, weight, key = rest.split(".")
+                remembered.setdefault(int(weight), {})[key] = value
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": remembered, "param_groups": groups})
+    return int(state["step"])
 
 
 class Logger:
@@ -209,7 +226,7 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     opts = optimizers(model, recipe)
-    checkpoint = folder / "checkpoint.pt"
+    checkpoint = folder / "checkpoint.safetensors"
     first = load_checkpoint(checkpoint, model, opts)
     log = Logger(folder / "log.csv", first)
     started = time.perf_counter() - log.seconds_before
