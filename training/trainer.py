@@ -1,7 +1,7 @@
 """The training loop: bf16 autocast, packed batches, a CSV log, safe to kill.
 
-A run is a folder: `config.json` of the recipe, `checkpoint.safetensors` (weights,
-optimizer and step, written whole or not at all), `log.csv`. Starting it again continues.
+A run is a folder: `config.json` of the recipe, `log.csv`, and `checkpoint.safetensors`
+(weights, optimizer and step, written whole or not at all). Starting it again continues.
 """
 
 import csv
