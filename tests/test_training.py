@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from qwen_course import tasks
-from training import data, pocket_qwen3, recipes, trainer
+from training import compare, data, pocket_qwen3, recipes, trainer
 from training import pocket_qwen3_moe as moe
 from training.data import IGNORE, Mix, Rows
 from training.tokenizer import build
@@ -288,3 +288,24 @@ def test_a_dense_model_has_no_balance_to_keep(make_model, make_mixture):
         balances[name] = trainer.losses(model, forward, packed)[1].item()
     assert balances["dense"] == 0
     assert balances["mixture"] >= moe.ACTIVE  # its least value: an even load
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [choice for choice in compare.CHOICES if not choice.only_speed],
+    ids=lambda choice: choice.name,
+)
+def test_every_choice_of_the_comparison_can_be_run(choice, tokenizer):
+    recipe = replace(choice.recipe, steps=2, rows=ROWS)
+    small = replace(choice, recipe=recipe, compiled=False)
+    losses = compare.measure(small, tokenizer, examples=2).loss
+    assert set(losses) == set(compare.TRIED_ON)
+    assert all(loss > 1 for loss in losses.values())  # nothing is learnt in two steps
+
+
+def test_a_padded_row_holds_one_example(tokenizer):
+    choice = compare.Choice("packing", "one", padded=True)
+    with compare.as_chosen(choice):
+        short, _ = data.batch(0, 1, tokenizer, Mix(), ROWS)
+    starts = (short["position_ids"] == 0).sum(dim=1)
+    assert starts.tolist() == [1, 1]

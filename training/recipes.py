@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from qwen_course.models import checksums
 from training.trainer import Log, Recipe, describe, train
@@ -54,9 +59,9 @@ def pays_to_compile(recipe: Recipe) -> bool:
 def run_plan(plan: Plan, stages: dict[str, Recipe], run: Path, device: str):
     """Train (or go on training) stage after stage in `run`.
 
-    Returns the model and its tokenizer.
+    Returns the model and its tokenizer, which a run keeps from its beginning.
     """
-    tokenizer = plan.tokenizer()
+    tokenizer = _tokenizer_of(plan, run / "tokenizer")
     torch.manual_seed(next(iter(stages.values())).seed)
     model = plan.build(tokenizer).to(device)
     for name, recipe in stages.items():
@@ -68,6 +73,12 @@ def run_plan(plan: Plan, stages: dict[str, Recipe], run: Path, device: str):
         train(model, tokenizer, recipe, folder, measure, pays_to_compile(recipe))
         plot(folder / "log.csv", folder / "log.png")
     return model, tokenizer
+
+
+def _tokenizer_of(plan: Plan, folder: Path) -> PreTrainedTokenizerBase:
+    if not (folder / "tokenizer.json").exists():
+        plan.tokenizer().save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def export(model, tokenizer, folder: Path) -> None:
