@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qwen_course.tasks.problem import Problem
 
@@ -66,7 +66,7 @@ def worked_text(problem: Problem, tokenizer: "PreTrainedTokenizerBase") -> str:
         "content": problem.answer,
         "reasoning_content": problem.thinking,
     }
-    tools = list(problem.tools) or None
+    tools: list[Any] | None = list(problem.tools) or None
     talk = [*problem.prompt, reply]
     return str(tokenizer.apply_chat_template(talk, tools=tools, tokenize=False))
 

@@ -193,9 +193,6 @@ def small_plan(plan, tokenizer):
     )
 
 
-@pytest.mark.parametrize(
-    "plan", [pocket_qwen3.PLAN, moe.PLAN, moe.DENSE], ids=lambda plan: plan.name
-)
 @pytest.mark.timeout(900)
 def test_the_quick_mode_trains_a_worse_model_that_knows_the_format(tmp_path):
     """The command as anybody types it: minutes, not hours, and no toy at the end."""
@@ -216,6 +213,9 @@ def test_the_quick_mode_trains_a_worse_model_that_knows_the_format(tmp_path):
     assert all(reply.thinking for reply in replies)
 
 
+@pytest.mark.parametrize(
+    "plan", [pocket_qwen3.PLAN, moe.PLAN, moe.DENSE], ids=lambda plan: plan.name
+)
 def test_the_recipe_writes_a_model_that_loads_and_answers(plan, tokenizer, tmp_path):
     """The whole command in small: training, export, checksums, plot."""
     import qwen_course as qc
