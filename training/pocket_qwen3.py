@@ -22,7 +22,7 @@ from training.trainer import Recipe
 
 CONTEXT = 1024
 VOCABULARY = 5120  # entries at most; seven languages share them
-FULL = Recipe(steps=8000, evaluate_every=500)
+FULL = Recipe(steps=7000, evaluate_every=500)
 QUICK = replace(
     FULL, steps=120, evaluate_every=120, rows=(Rows(16, 128), Rows(2, 416)), warm_up=10
 )
