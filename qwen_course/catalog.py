@@ -8,12 +8,15 @@ the course's own pocket models are not listed: `qc.load` knows those.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qwen_course.checkpoint import Checkpoint, Shape
 from qwen_course.datafiles import read_yaml
 from qwen_course.errors import suggest
 from qwen_course.tables import Table
+
+if TYPE_CHECKING:
+    from qwen_course.choosing import Recommendation
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,17 @@ def sampling(id_or_series: str, thinking: bool, task: str = "general") -> Sampli
             "thinking. Its generation_config.json on the Hub may hold some."
         )
     return Sampling(entries[_one_of("task", task, entries)])
+
+
+def recommend(*args: Any, **needs: Any) -> "Recommendation":
+    """Rank the checkpoints that meet your needs: see `choosing.recommend`.
+
+    >>> recommend("math", memory_gb=4)[0].checkpoint.name
+    'Qwen3.5-4B'
+    """
+    from qwen_course import choosing  # which looks things up here
+
+    return choosing.recommend(*args, **needs)
 
 
 def generations() -> Timeline:

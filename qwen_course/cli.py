@@ -20,12 +20,31 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def models(options: argparse.Namespace) -> int:
-    """List the pocket models and the catalogue."""
+    """List the pocket models and the catalogue, or recommend for a task."""
     from qwen_course import catalog
     from qwen_course.loading import bundled_models
 
+    if options.task:
+        return _recommend(options)
     print("pocket models (in the course):", ", ".join(bundled_models()))
     print(catalog.models(series=options.series, thinking=options.thinking))
+    return 0
+
+
+def _recommend(options: argparse.Namespace) -> int:
+    from qwen_course import catalog
+
+    thinking = {"none": False, "only": True, "hybrid": True, None: None}
+    found = catalog.recommend(
+        options.task,
+        memory_gb=options.memory,
+        licence=options.licence,
+        context=options.context,
+        thinking=thinking[options.thinking],
+    )
+    print(found)
+    if not found:
+        print(found.ruled_out)
     return 0
 
 
@@ -103,7 +122,13 @@ def _parser() -> argparse.ArgumentParser:
     command(doctor)
     sub = command(models)
     sub.add_argument("--series", help="only this series, for example Qwen3")
-    sub.add_argument("--thinking", help="none, hybrid or only")
+    sub.add_argument(
+        "--thinking", choices=["none", "hybrid", "only"], help="its thinking mode"
+    )
+    sub.add_argument("--task", help="recommend for chat, math, code, vision, ...")
+    sub.add_argument("--memory", type=float, help="with --task: GiB to fit into")
+    sub.add_argument("--licence", help="with --task: such as Apache-2.0")
+    sub.add_argument("--context", type=int, help="with --task: tokens needed")
     sub = command(download)
     sub.add_argument("id", help="for example Qwen/Qwen3-0.6B")
     sub.add_argument("--revision", help="a commit, to get the same files for ever")
