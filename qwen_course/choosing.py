@@ -113,7 +113,8 @@ def recommend(
     `memory_gb` is what the machine has (GiB of GPU memory, or of RAM without a GPU);
     a tenth of it is left for Python and the libraries. `context` counts the tokens of
     prompt and answer (None: 4,096 to reckon with, and no condition). `thinking` True
-    or False wants a model that can, or need not, think. `licence` is one of the catalogue's names, such as "Apache-2.0".
+    or False wants a model that can, or need not, think. `licence` is one of the
+    catalogue's names, such as "Apache-2.0".
 
     Raises ValueError for an unknown task, licence or modality and for impossible sizes.
 
