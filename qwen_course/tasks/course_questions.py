@@ -1,8 +1,8 @@
 """The course's own questions about the family, in seven languages.
 
 The facts with their sources are data, `data/course_questions/facts.yaml`, and so are
-the wordings and answers of each language beside it. Four wordings of every fact are
-trained on; a fifth is the test.
+the wordings and answers of each language beside it. Ten wordings of every fact are
+trained on; an eleventh is the test.
 """
 
 import functools
