@@ -6,7 +6,7 @@ that need them, never at the top.
 
 __version__ = "0.1.0"
 
-from qwen_course import catalog, memory, tasks, vocabulary, widgets
+from qwen_course import catalog, memory, prompts, tasks, vocabulary, widgets
 from qwen_course.about import about
 from qwen_course.chat import Reply, chat, chat_batch
 from qwen_course.display import show_tokens
@@ -27,6 +27,7 @@ __all__ = [
     "evaluate",
     "load",
     "memory",
+    "prompts",
     "scorecard",
     "show_tokens",
     "tasks",
