@@ -9,6 +9,7 @@ documentation, quantization benchmark): the 7B in 4 bits has 64.1 points, the 1.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from qwen_course import catalog, memory
 from qwen_course.checkpoint import Checkpoint
@@ -93,6 +94,12 @@ class Recommendation(Table[Choice]):
         super().__init__(choices)
         self.ruled_out = Rejections()
         self.other_tasks = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = super().__getitem__(index)
+        if isinstance(chosen, Recommendation):
+            chosen.ruled_out, chosen.other_tasks = self.ruled_out, self.other_tasks
+        return chosen
 
     def cells(self, item: Choice) -> Row:
         """Return the id, how to load it, what it takes, and the reasons."""
@@ -207,18 +214,25 @@ def _fit(checkpoint: Checkpoint, needs: Needs) -> Choice | str:
     )
 
 
+def has_dimensions(checkpoint: Checkpoint) -> bool:
+    """Return whether the catalogue knows enough to estimate a checkpoint's memory."""
+    try:
+        memory.dimensions(checkpoint)
+    except ValueError:
+        return False
+    return True
+
+
 def _sizes(checkpoint: Checkpoint, context: int) -> list[memory.Estimate]:
     """Estimate every precision; for unknown dimensions, the weights in bf16 alone."""
-    prompt = min(context, AT_ONCE)
-    try:
-        return [
-            memory.estimate(checkpoint, precision, context, prompt=prompt)
-            for precision in PRECISIONS
-        ]
-    except ValueError:
+    if not has_dimensions(checkpoint):
         weights = 2 * checkpoint.total_parameters
-        name = checkpoint.name
-        return [memory.Estimate(name, "bf16", context, 1, weights, 0, 0)]
+        return [memory.Estimate(checkpoint.name, "bf16", context, 1, weights, 0, 0)]
+    prompt = min(context, AT_ONCE)
+    return [
+        memory.estimate(checkpoint, precision, context, prompt=prompt)
+        for precision in PRECISIONS
+    ]
 
 
 def _reasons(

@@ -280,11 +280,17 @@ def clean_output(output: Cell, alt: str) -> Cell | None:
 def clean_widget(output: Cell) -> Cell | None:
     """Return a widget's place as a sentence; a progress bar leaves nothing.
 
-    A widget lives in the kernel. Stored in a file it shows as "model not found".
+    A widget lives in the kernel. Stored in a file it shows as "model not found". One
+    that brings a table to stand for it (`qc.widgets.panel`) is stored as that.
     """
-    if re.search(r"\d+%\||it/s", output.data.get("text/plain", "")):
+    text = output.data.get("text/plain", "")
+    if re.search(r"\d+%\||it/s", text):
         return None
-    output.data = {"text/plain": WIDGET_TEXT}
+    table = output.data.get("text/html")
+    if table:
+        output.data = {"text/html": clean_text(table), "text/plain": clean_text(text)}
+    else:
+        output.data = {"text/plain": WIDGET_TEXT}
     return output
 
 

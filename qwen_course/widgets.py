@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from qwen_course import catalog, choosing, memory
 from qwen_course.chat import Reply, chat, reply_html
 from qwen_course.messages import Message
 
@@ -106,6 +107,111 @@ def on_enter(box: Any, act: Callable[[], None]) -> None:
         # Deprecated, and still the only event for Enter: `value` also changes on Tab.
         warnings.simplefilter("ignore", DeprecationWarning)
         box.on_submit(entered)
+
+
+def panel(inputs: dict[str, Any], show: Callable[..., Any]) -> Any:
+    """Return a panel: inputs, and below them what `show` makes of their values.
+
+    `inputs` are widgets by the argument of `show` each stands for. `show` returns
+    something with `_repr_html_`; a ValueError of it is shown as text. Where no front
+    end shows widgets, the panel is what `show` makes of the first values.
+    """
+    import ipywidgets as widgets
+
+    def shown() -> Any:
+        return show(**{name: box.value for name, box in inputs.items()})
+
+    def as_html() -> str:
+        try:
+            return shown()._repr_html_()
+        except ValueError as error:
+            return f"<p><strong>{html.escape(str(error))}</strong></p>"
+
+    class Panel(widgets.VBox):
+        def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+            view = super()._repr_mimebundle_(**kwargs) or {}
+            return {**view, "text/plain": str(shown()), "text/html": as_html()}
+
+    screen = widgets.HTML(as_html())
+
+    def update(_: Any) -> None:
+        screen.value = as_html()
+
+    for box in inputs.values():
+        box.observe(update, names="value")
+    return Panel([widgets.HBox([*inputs.values()], layout={"flex_flow": "row wrap"}),
+                  screen])  # fmt: skip
+
+
+def memory_calculator(model: str = "Qwen3-8B", precision: str = "bf16") -> Any:
+    """Return a panel that estimates memory as you change model, precision, context.
+
+    The rows are those of `qc.memory.estimate`.
+    """
+    import ipywidgets as widgets
+
+    known = [c.name for c in catalog.models() if choosing.has_dimensions(c)]
+    sizes = [2**power for power in range(9, 21)]
+    inputs = {
+        "model": widgets.Dropdown(options=known, value=model, description="Model"),
+        "precision": widgets.Dropdown(
+            options=list(memory.PRECISIONS), value=precision, description="Precision"
+        ),
+        "context": widgets.SelectionSlider(
+            options=[(f"{size:,}", size) for size in sizes],
+            value=4096,
+            description="Context",
+        ),
+        "batch": widgets.IntSlider(value=1, min=1, max=64, description="Batch"),
+    }
+    return panel(inputs, memory.estimate)
+
+
+ANY = "any"
+
+
+def choices(
+    task: str, memory_gb: int, licence: str, context: int, thinking: str
+) -> choosing.Recommendation:
+    """Return the five best checkpoints for what the chooser's inputs say."""
+    found = choosing.recommend(
+        task,
+        memory_gb=memory_gb,
+        licence=None if licence == ANY else licence,
+        context=context,
+        thinking={ANY: None, "yes": True, "no": False}[thinking],
+    )
+    return found[:5]
+
+
+def model_chooser(task: str = "chat", memory_gb: int = 8) -> Any:
+    """Return a panel that recommends checkpoints as you change what you need."""
+    import ipywidgets as widgets
+
+    licences = sorted({c.licence for c in catalog.models() if c.licence})
+    contexts = [4096, 8192, 32768, 131072, 262144, 1_000_000]
+    inputs = {
+        "task": widgets.Dropdown(
+            options=list(choosing.TASKS), value=task, description="Task"
+        ),
+        "memory_gb": widgets.SelectionSlider(
+            options=[(f"{size} GiB", size) for size in GIBS],
+            value=memory_gb,
+            description="Memory",
+        ),
+        "licence": widgets.Dropdown(options=[ANY, *licences], description="Licence"),
+        "context": widgets.Dropdown(
+            options=[(f"{size:,} tokens", size) for size in contexts],
+            description="Context",
+        ),
+        "thinking": widgets.Dropdown(
+            options=[ANY, "yes", "no"], description="Thinking"
+        ),
+    }
+    return panel(inputs, choices)
+
+
+GIBS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 80, 160, 320, 640, 1280)
 
 
 def chat_panel(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> Any:

@@ -160,6 +160,16 @@ def test_cleaning_takes_out_what_differs_between_runs():
     assert notebooks.clean(cleaned) == cleaned
 
 
+def test_a_widget_that_brings_a_table_is_stored_as_the_table():
+    show = new_code_cell("show", id="show")
+    data = {notebooks.WIDGET: {}, "text/plain": "a b", "text/html": "<table></table>"}
+    show.outputs = [new_output("display_data", data=data)]
+    cleaned = notebooks.clean(new_notebook(cells=[show]))
+    kept = {"text/plain": "a b", "text/html": "<table></table>"}
+    assert cleaned.cells[0].outputs[0].data == kept
+    assert notebooks.clean(cleaned) == cleaned
+
+
 def test_this_machine_s_folders_are_taken_out_of_outputs():
     inside = notebooks.ROOT / "qwen_course" / "models"
     assert notebooks.clean_text(f"from {inside}.") == (

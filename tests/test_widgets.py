@@ -1,8 +1,15 @@
-"""The chat panel: its logic without a screen, then the widget itself."""
+"""The panels: their logic without a screen, then the widgets themselves."""
 
 import pytest
 
-from qwen_course.widgets import ChatSession, chat_panel
+from qwen_course import choosing, memory
+from qwen_course.widgets import (
+    ChatSession,
+    chat_panel,
+    memory_calculator,
+    model_chooser,
+    panel,
+)
 
 
 def test_a_session_keeps_the_conversation(pocket):
@@ -75,3 +82,66 @@ def test_enter_sends_and_leaving_the_box_does_not(pocket):
     assert "42" not in screen.value
     box._handle_string_msg(box, {"event": "submit"}, [])
     assert "42" in screen.value
+
+
+# The panels of inputs and a table
+
+
+def inputs(panel):
+    """The inputs of a panel by their labels, and its screen."""
+    row, screen = panel.children
+    return {box.description: box for box in row.children}, screen
+
+
+def test_the_memory_calculator_shows_what_estimate_returns():
+    boxes, screen = inputs(memory_calculator("Qwen3-0.6B"))
+    assert screen.value == memory.estimate("Qwen3-0.6B")._repr_html_()
+    boxes["Context"].value = 32768
+    boxes["Precision"].value = "nf4"
+    wanted = memory.estimate("Qwen3-0.6B", "nf4", context=32768)
+    assert screen.value == wanted._repr_html_()
+
+
+def test_the_model_chooser_shows_what_recommend_returns():
+    boxes, screen = inputs(model_chooser("math", memory_gb=8))
+    best = choosing.recommend("math", memory_gb=8, context=4096)
+    assert screen.value == best[:5]._repr_html_()
+    boxes["Thinking"].value = "no"
+    boxes["Licence"].value = "Apache-2.0"
+    assert "always thinks" not in screen.value
+    assert screen.value != best[:5]._repr_html_()
+
+
+def test_every_position_of_the_inputs_gives_a_table():
+    boxes, screen = inputs(model_chooser())
+    for box in boxes.values():
+        for option in box.options:
+            box.value = option[1] if isinstance(option, tuple) else option
+            assert "<table>" in screen.value
+    boxes, screen = inputs(memory_calculator())
+    for name in boxes["Model"].options:
+        boxes["Model"].value = name
+        assert "<table>" in screen.value
+
+
+def test_a_panel_shows_an_error_as_text_and_goes_on():
+    import ipywidgets
+
+    def show(number):
+        if number < 0:
+            raise ValueError("<b>no</b>")
+        return memory.estimate("Qwen3-0.6B", batch=number + 1)
+
+    box = ipywidgets.IntText(value=0, description="Number")
+    _, screen = inputs(panel({"number": box}, show))
+    box.value = -1
+    assert screen.value == "<p><strong>&lt;b&gt;no&lt;/b&gt;</strong></p>"
+    box.value = 1
+    assert "<table>" in screen.value
+
+
+def test_without_a_front_end_a_panel_is_its_table():
+    bundle = memory_calculator("Qwen3-0.6B")._repr_mimebundle_()
+    assert bundle["text/plain"] == str(memory.estimate("Qwen3-0.6B"))
+    assert "<table>" in bundle["text/html"]
+    assert "application/vnd.jupyter.widget-view+json" in bundle
