@@ -144,6 +144,65 @@ def recommend(
     return found
 
 
+@dataclass(frozen=True)
+class Download:
+    """A checkpoint the lessons can run on, how to load it, and what fetching costs."""
+
+    choice: Choice
+    bytes: int
+    minutes: float
+
+
+class Downloads(Table[Download]):
+    """Real checkpoints for the lessons, the largest first."""
+
+    columns = ("id", "precision", "memory", "download", "time")
+    noun = "checkpoints for the lessons fit"
+
+    def cells(self, item: Download) -> Row:
+        """Return the id, how to load it, its memory, and what fetching it costs."""
+        minutes = max(1, round(item.minutes))
+        return (
+            item.choice.checkpoint.id,
+            item.choice.precision,
+            memory.gib(item.choice.memory.total),
+            f"{item.bytes / 1e9:.1f} GB",
+            f"{minutes} minute{'s' * (minutes != 1)}",
+        )
+
+
+def lesson_models(
+    memory_gb: float | None = None, connection_mbit: float = 100
+) -> Downloads:
+    """Return the real checkpoints that the lessons can run on here.
+
+    They are the hybrid Qwen3, from which the pocket model is built. `memory_gb` is
+    what a model may have (None: what is free now); `connection_mbit` is the speed of
+    the network in megabits a second, from which the time of the download follows.
+
+    Raises ValueError for sizes and speeds that are not positive.
+
+    Example:
+        lesson_models(memory_gb=8)[0].choice.checkpoint.id  ->  "Qwen/Qwen3-8B"
+    """
+    if memory_gb is None:
+        from qwen_course.doctor import model_memory_gb
+
+        memory_gb = max(0.1, model_memory_gb() * 1e9 / memory.GIB)
+    if not connection_mbit > 0:
+        raise ValueError(
+            f"connection_mbit is {connection_mbit!r}; give megabits a second, such as "
+            "100."
+        )
+    fitting = recommend("chat", memory_gb=memory_gb, thinking=True)
+    found = Downloads()
+    for choice in fitting:
+        if choice.checkpoint.series == "Qwen3":
+            size = 2 * choice.checkpoint.total_parameters  # the files are in bf16
+            found.append(Download(choice, size, 8 * size / connection_mbit / 6e7))
+    return found
+
+
 def _no_base(checkpoint: Checkpoint, task: str) -> bool:
     return task == "base" or not checkpoint.is_base
 

@@ -148,6 +148,16 @@ def cpu_has_bf16() -> bool:
 
 def memory() -> Check:
     """Check the memory that programs can still have."""
+    free, total = ram_gb()
+    detail = f"{free:.1f} of {total:.1f} GB free"
+    if free >= LEAST_MEMORY_GB:
+        return Check("memory", "ok", detail)
+    remedy = f"Close other programs: a lesson needs {LEAST_MEMORY_GB:.0f} GB."
+    return Check("memory", "warning", detail, remedy)
+
+
+def ram_gb() -> tuple[float, float]:
+    """Return free and total main memory in GB, as far as a container may have it."""
     import psutil
 
     state = psutil.virtual_memory()
@@ -156,11 +166,16 @@ def memory() -> Check:
     if limit is not None and limit < total:
         used = psutil.Process().memory_info().rss / GB
         total, free = limit, min(free, limit - used)
-    detail = f"{free:.1f} of {total:.1f} GB free"
-    if free >= LEAST_MEMORY_GB:
-        return Check("memory", "ok", detail)
-    remedy = f"Close other programs: a lesson needs {LEAST_MEMORY_GB:.0f} GB."
-    return Check("memory", "warning", detail, remedy)
+    return free, total
+
+
+def model_memory_gb() -> float:
+    """Return the free GB that a model can have: of the GPU, or without one of RAM."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0] / GB
+    return ram_gb()[0]
 
 
 def container_limit_gb() -> float | None:

@@ -1,13 +1,16 @@
 """Small panels to touch: their logic is plain functions, so that tests can call it."""
 
 import asyncio
+import functools
 import html
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qwen_course import catalog, choosing, memory
+from qwen_course import catalog, choosing, memory, tasks
 from qwen_course.chat import Reply, chat, reply_html
+from qwen_course.doctor import model_memory_gb
 from qwen_course.messages import Message
 
 if TYPE_CHECKING:
@@ -167,6 +170,65 @@ def memory_calculator(model: str = "Qwen3-8B", precision: str = "bf16") -> Any:
     return panel(inputs, memory.estimate)
 
 
+@dataclass(frozen=True)
+class Trial:
+    """One problem with the reply it got, and whether that was right."""
+
+    question: str
+    expected: str
+    reply: Reply
+    right: bool
+
+    def _verdict(self) -> str:
+        return "right" if self.right else f"wrong: it is {self.expected}"
+
+    def __str__(self) -> str:
+        return f"{self.question}\n{self.reply}\n{self._verdict()}"
+
+    def _repr_html_(self) -> str:
+        colour = "#009E73" if self.right else "#D55E00"
+        mark = f'<strong style="color:{colour}">{self._verdict()}</strong>'
+        reply = reply_html(self.reply.thinking, self.reply.answer,
+                           str(self.reply.usage), self.reply.stopped,
+                           opened=True)  # fmt: skip
+        return f"<p>{html.escape(self.question)}</p>{reply}<p>{mark}</p>"
+
+
+def try_sum(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    numbers: int = 5,
+    problem: int = 1,
+    thinking: bool = True,
+    budget: int = 128,
+) -> Trial:
+    """Ask for the sum of so many numbers, greedily; `problem` chooses which sum."""
+    asked = tasks.sums.problems(1, seed=problem, count=numbers)[0]
+    reply = chat(
+        model, tokenizer, asked.prompt, thinking=thinking, sampling="greedy",
+        thinking_budget=budget if thinking else None,
+    )  # fmt: skip
+    return Trial(asked.question, asked.expected, reply, asked.grade(reply.answer))
+
+
+def thinking_lab(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> Any:
+    """Return a panel that answers a sum as you change its length and the budget."""
+    import ipywidgets as widgets
+
+    def slider(value: int, low: int, high: int, name: str) -> Any:
+        return widgets.IntSlider(
+            value=value, min=low, max=high, description=name, continuous_update=False
+        )
+
+    inputs = {
+        "thinking": widgets.Checkbox(value=True, description="Thinking", indent=False),
+        "budget": slider(128, 1, 128, "Budget"),
+        "numbers": slider(5, 2, 7, "Numbers"),
+        "problem": slider(1, 1, 20, "Problem"),
+    }
+    return panel(inputs, functools.partial(try_sum, model, tokenizer))
+
+
 ANY = "any"
 
 
@@ -209,6 +271,29 @@ def model_chooser(task: str = "chat", memory_gb: int = 8) -> Any:
         ),
     }
     return panel(inputs, choices)
+
+
+def lesson_model_chooser(memory_gb: float | None = None) -> Any:
+    """Return a panel that shows which real checkpoints the lessons can run on here.
+
+    It begins with the memory that is free now, and a network of 100 megabits.
+    """
+    import ipywidgets as widgets
+
+    free = memory_gb or model_memory_gb() * 1e9 / memory.GIB
+    inputs = {
+        "memory_gb": widgets.BoundedFloatText(
+            value=round(free, 1), min=0.5, max=2000, step=0.5, description="GiB"
+        ),
+        "connection_mbit": widgets.SelectionSlider(
+            options=[
+                (f"{speed} Mbit/s", speed) for speed in (5, 20, 50, 100, 250, 1000)
+            ],
+            value=100,
+            description="Network",
+        ),
+    }
+    return panel(inputs, choosing.lesson_models)
 
 
 GIBS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 80, 160, 320, 640, 1280)

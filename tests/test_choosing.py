@@ -1,5 +1,7 @@
 """Recommendations: what fits, in which order, and why the rest does not."""
 
+import importlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,3 +146,34 @@ def test_the_command_says_why_nothing_is_left(capsys):
     assert cli.main(["models", "--task", "speech", "--memory", "1"]) == 0
     assert "ruled out because" in capsys.readouterr().out
     assert cli.main(["models", "--task", "smell"]) == 1
+
+
+# Real checkpoints for the lessons
+
+
+def test_the_lessons_run_on_the_hybrid_qwen3_that_fits():
+    found = choosing.lesson_models(memory_gb=8)
+    ids = [item.choice.checkpoint.name for item in found]
+    assert ids == ["Qwen3-8B", "Qwen3-4B", "Qwen3-1.7B", "Qwen3-0.6B"]
+    assert found[-1].bytes == 2 * 596_049_920
+
+
+def test_a_download_takes_its_bits_over_the_speed():
+    fast, slow = (
+        choosing.lesson_models(memory_gb=4, connection_mbit=speed)[-1]
+        for speed in (100, 10)
+    )
+    assert fast.minutes == pytest.approx(596_049_920 * 16 / 100e6 / 60)
+    assert slow.minutes == pytest.approx(10 * fast.minutes)
+    assert "1.2 GB    2 minutes" in str(choosing.lesson_models(memory_gb=4))
+
+
+def test_without_a_number_the_free_memory_of_this_machine_counts(monkeypatch):
+    doctor = importlib.import_module("qwen_course.doctor")
+    monkeypatch.setattr(doctor, "model_memory_gb", lambda: 0.0)
+    assert not choosing.lesson_models()
+
+
+def test_a_connection_without_speed_is_refused():
+    with pytest.raises(ValueError, match="such as 100"):
+        choosing.lesson_models(memory_gb=8, connection_mbit=0)

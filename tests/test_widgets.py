@@ -6,9 +6,12 @@ from qwen_course import choosing, memory
 from qwen_course.widgets import (
     ChatSession,
     chat_panel,
+    lesson_model_chooser,
     memory_calculator,
     model_chooser,
     panel,
+    thinking_lab,
+    try_sum,
 )
 
 
@@ -112,6 +115,14 @@ def test_the_model_chooser_shows_what_recommend_returns():
     assert screen.value != best[:5]._repr_html_()
 
 
+def test_the_chooser_of_a_real_model_begins_with_this_machine_s_memory():
+    boxes, screen = inputs(lesson_model_chooser(memory_gb=8))
+    assert screen.value == choosing.lesson_models(memory_gb=8)._repr_html_()
+    boxes["GiB"].value = 0.5
+    assert "0 checkpoints for the lessons fit" in screen.value
+    assert lesson_model_chooser().children[0].children[0].value > 0
+
+
 def test_every_position_of_the_inputs_gives_a_table():
     boxes, screen = inputs(model_chooser())
     for box in boxes.values():
@@ -145,3 +156,19 @@ def test_without_a_front_end_a_panel_is_its_table():
     assert bundle["text/plain"] == str(memory.estimate("Qwen3-0.6B"))
     assert "<table>" in bundle["text/html"]
     assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+def test_the_thinking_lab_answers_the_sum_its_sliders_describe(pocket):
+    boxes, screen = inputs(thinking_lab(*pocket))
+    assert "right" in screen.value
+    boxes["Budget"].value = 6
+    assert "wrong: it is" in screen.value
+    boxes["Thinking"].value = False
+    assert screen.value == try_sum(*pocket, thinking=False)._repr_html_()
+    assert "<details" not in screen.value
+
+
+def test_a_trial_says_the_right_answer_when_the_reply_is_wrong(pocket):
+    trial = try_sum(*pocket, numbers=7, problem=2, budget=4)
+    assert not trial.right
+    assert str(trial).endswith(f"wrong: it is {trial.expected}")
