@@ -9,14 +9,24 @@ its run folder.
 import sys
 from dataclasses import replace
 
-from transformers import Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import (
+    AutoTokenizer,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from training import pocket_qwen3
 from training.pocket_qwen3 import CONTEXT, FULL, QUICK, held_out_accuracy
-from training.recipes import Plan, main, vocabulary_rows
+from training.recipes import MODELS, Plan, main, vocabulary_rows
 
 LAYERS, WIDTH, EXPERT_WIDTH = 6, 256, 72
 EXPERTS, ACTIVE = 16, 2
+
+
+def make_tokenizer():
+    """Return the tokenizer of pocket-qwen3, so that both read the same tokens."""
+    return AutoTokenizer.from_pretrained(MODELS / "pocket-qwen3")
 
 
 def build(tokenizer) -> Qwen3MoeForCausalLM:
@@ -57,7 +67,7 @@ def build_dense(tokenizer) -> Qwen3ForCausalLM:
 
 PLAN = Plan(
     "pocket-qwen3-moe",
-    pocket_qwen3.make_tokenizer,
+    make_tokenizer,
     build,
     {"main": FULL},
     QUICK,
