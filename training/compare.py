@@ -155,9 +155,8 @@ def measure(choice: Choice, tokenizer, examples: int = 48) -> Result:
             started = time.perf_counter()
             trainer._one_step(model, forward, tokenizer, now, opts, step)
             seconds.append(time.perf_counter() - started)
-    result = Result(
-        choice.what, choice.name, round(tokens / statistics.median(seconds[4:]))
-    )
+    usual = statistics.median(seconds[len(seconds) // 4 :])  # the first ones warm up
+    result = Result(choice.what, choice.name, round(tokens / usual))
     if not choice.only_speed:
         model.set_attn_implementation("eager")
         result.loss = {

@@ -2,7 +2,7 @@
 
 import random
 
-from qwen_course.tasks.problem import Problem, distinct
+from qwen_course.tasks.problem import Problem, distinct, split_of
 
 SKILL = "products"
 WORDINGS = (
@@ -41,17 +41,22 @@ def solve(a: int, b: int) -> str:
 
 
 def make(rng: random.Random, smallest: int = 10) -> Problem:
-    """Make one product of two numbers from `smallest` to 99."""
+    """Make one product of two numbers from `smallest` to 99.
+
+    47 × 36 and 36 × 47 are two problems with other steps, but in one split: who has
+    learnt the one has nearly learnt the other.
+    """
     a, b = rng.randint(smallest, 99), rng.randint(smallest, 99)
     product = str(a * b)
     return Problem(
         skill=SKILL,
         kind="product",
-        content=(SKILL, *sorted((a, b))),
+        content=(SKILL, a, b),
         question=rng.choice(WORDINGS).format(a=a, b=b),
         thinking=solve(a, b),
         answer=product,
         expected=product,
+        split=split_of((SKILL, *sorted((a, b)))),
     )
 
 
