@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from qwen_course import tasks
-from training import compare, data, pocket_qwen3, recipes, trainer
+from training import compare, data, muon, pocket_qwen3, recipes, trainer
 from training import pocket_qwen3_moe as moe
 from training.data import IGNORE, Mix, Rows
 from training.tokenizer import build
@@ -182,7 +182,12 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
 
 
 def small_plan(plan, tokenizer):
-    """Return a plan of two tiny stages, with what takes minutes left out."""
+    """Return a plan of two tiny stages, with what takes minutes left out.
+
+    What starts from pocket-qwen3 keeps its tokenizer.
+    """
+    if plan.build is not pocket_qwen3.build:
+        tokenizer = plan.tokenizer()
     recipe = trainer.Recipe(steps=2, rows=ROWS, evaluate_every=2, log_every=1)
     return replace(
         plan,
@@ -244,24 +249,98 @@ def test_a_model_for_comparison_stays_in_its_run_folder(
     assert not (tmp_path / "models").exists()
 
 
-def test_a_third_of_the_mixture_is_active_and_the_dense_model_is_as_large(tokenizer):
-    mixture, dense = moe.build(tokenizer), moe.build_dense(tokenizer)
+def test_a_third_of_the_mixture_is_active_and_the_dense_model_is_as_large():
+    """A third of what is no embedding: pocket models are too small to neglect it."""
+    mixture, dense = moe.build(), moe.build_dense()
     sizes = {name: w.numel() for name, w in mixture.named_parameters()}
     experts = sum(size for name, size in sizes.items() if ".experts." in name)
     whole = sum(sizes.values())
     active = whole - experts + experts * moe.ACTIVE / moe.EXPERTS
-    assert 0.25 < active / whole < 0.45
+    embedding = mixture.model.embed_tokens.weight.numel()
+    assert 0.25 < (active - embedding) / (whole - embedding) < 0.4
+    assert active / whole < 0.45
     assert dense.num_parameters() == pytest.approx(active, rel=0.02)
     assert whole * 2 < 16e6  # bytes in bf16
 
 
 @pytest.fixture
-def make_mixture(tokenizer):
+def make_mixture():
     def make():
         torch.manual_seed(0)
-        return moe.build(tokenizer)
+        return moe.build()
 
     return make
+
+
+def test_upcycling_deals_the_best_neurons_to_all_experts_and_the_next_to_one():
+    mlp = pocket_qwen3.build(moe.make_tokenizer()).model.layers[0].mlp
+    hands = moe.deal(mlp, torch.Generator().manual_seed(0))
+    best = moe.importance(mlp).argsort(descending=True)
+    own = [hand[moe.COMMON :] for hand in hands]
+    assert all(torch.equal(hand[: moe.COMMON], best[: moe.COMMON]) for hand in hands)
+    dealt = torch.cat(own).sort().values
+    assert torch.equal(dealt, best[moe.COMMON :][: len(dealt)].sort().values)
+
+
+def test_an_upcycled_expert_computes_what_its_neurons_did(make_mixture):
+    """Two experts, each of weight 1/2: the common neurons count once, as before."""
+    dense = moe.AutoModelForCausalLM.from_pretrained(moe.SOURCE, dtype=torch.float32)
+    mlp, experts = dense.model.layers[3].mlp, make_mixture().model.layers[3].mlp.experts
+    common = moe.importance(mlp).argsort(descending=True)[: moe.COMMON]
+    x = torch.randn(5, 256)
+    inner = torch.nn.functional.silu(x @ mlp.gate_proj.weight[common].T)
+    inner = inner * (x @ mlp.up_proj.weight[common].T)
+    expected = inner @ mlp.down_proj.weight[:, common].T
+    for number in (0, 7):
+        gate, up = (x @ experts.gate_up_proj[number].T).chunk(2, dim=-1)
+        inner = (torch.nn.functional.silu(gate) * up)[:, : moe.COMMON]
+        found = inner @ experts.down_proj[number][:, : moe.COMMON].T
+        assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_the_dense_model_starts_from_the_best_neurons_of_pocket_qwen3():
+    source = moe.AutoModelForCausalLM.from_pretrained(moe.SOURCE, dtype=torch.float32)
+    model = moe.build_dense()
+    kept = moe.importance(model.model.layers[2].mlp).sort().values
+    best = moe.importance(source.model.layers[2].mlp).sort().values
+    assert torch.allclose(kept, best[-len(kept) :])
+    assert torch.equal(model.model.embed_tokens.weight, source.lm_head.weight)
+
+
+@pytest.mark.parametrize("shape", [(64, 24), (24, 64), (32, 32)])
+def test_our_muon_moves_a_matrix_as_that_of_torch_does(shape, monkeypatch):
+    """In bf16, which torch always computes in; three steps of changing gradients."""
+    monkeypatch.setattr(muon, "fast_precision", lambda device: torch.bfloat16)
+    torch.manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.zeros(shape)) for _ in range(2))
+    options = {"lr": 0.02, "weight_decay": 0.01}
+    steppers = [muon.Muon([ours], **options), torch.optim.Muon([theirs], **options)]
+    for _ in range(3):
+        ours.grad = theirs.grad = torch.randn(shape)
+        for stepper in steppers:
+            stepper.step()
+    # bf16 has three digits, and the two order their products differently.
+    assert (ours - theirs).norm() < 0.05 * theirs.norm()
+
+
+def test_muon_takes_a_stack_of_matrices_one_by_one():
+    torch.manual_seed(0)
+    stack = torch.nn.Parameter(torch.randn(3, 16, 40))
+    single = [torch.nn.Parameter(part.clone()) for part in stack.data]
+    stack.grad = torch.randn(3, 16, 40)
+    for part, gradient in zip(single, stack.grad, strict=True):
+        part.grad = gradient.clone()
+    muon.Muon([stack]).step()
+    muon.Muon(single).step()
+    assert torch.allclose(stack, torch.stack(single), atol=1e-6)
+
+
+def test_orthogonalized_matrices_treat_every_direction_alike(monkeypatch):
+    monkeypatch.setattr(muon, "fast_precision", lambda device: torch.float32)
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(muon.orthogonalize(torch.randn(4, 60, 20)))
+    assert values.min() > 0.6
+    assert values.max() < 1.3
 
 
 def test_every_expert_is_trained_by_muon_as_the_matrix_it_is(make_mixture, tokenizer):
@@ -269,8 +348,9 @@ def test_every_expert_is_trained_by_muon_as_the_matrix_it_is(make_mixture, token
     model = make_mixture()
     before = {n: w.clone() for n, w in model.named_parameters() if ".experts." in n}
     opts = trainer.optimizers(model, QUICK)
-    shapes = {tuple(w.shape) for w in opts[0].param_groups[0]["params"]}
-    assert all(len(shape) == 2 for shape in shapes)
+    trained = {id(weight) for weight in opts[0].param_groups[0]["params"]}
+    named = dict(model.named_parameters())
+    assert all(id(named[name]) in trained for name in before)
     forward = trainer.forward_of(model, compiled=False)
     trainer._one_step(model, forward, tokenizer, QUICK, opts, step=0)
     for name, weight in model.named_parameters():

@@ -4,6 +4,7 @@ Everything is drawn from the seed and the step number alone, so a resumed run se
 exactly the batches that an unbroken one would have seen.
 """
 
+import functools
 import random
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -30,6 +31,8 @@ class Mix:
     dialogues: float = 0.05
     new_questions: float = 0.07
     tool_calls: float = 0.045
+    hard_words: float = 0.0  # of the word problems: of the kinds learnt last, at least
+    unknown: float = 0.0  # of the course questions: to answer with "I do not know"
     thinking: float = 0.65  # the rest is answered at once
     cut_short: float = 0.15  # of the thinking ones: closed early, as by a budget
     soft_switch: float = 0.10  # /think or /no_think written in the question
@@ -52,12 +55,19 @@ class Example(NamedTuple):
     learnt: list[bool]
 
 
+HARD_WORDS = ("share", "two steps")  # a division in one go; a long subtraction
+
+
 def draw_problem(rng: random.Random, mix: Mix) -> Problem:
     """Draw one training problem; a test content is never returned."""
     skill = rng.choices(tasks.SKILLS, [getattr(mix, name) for name in tasks.SKILLS])[0]
-    module = getattr(tasks, skill)
-    easy = skill == "products" and rng.random() < 0.2
-    make = (lambda r: module.make(r, smallest=2)) if easy else module.make
+    make = getattr(tasks, skill).make
+    if skill == "products" and rng.random() < 0.2:
+        make = functools.partial(make, smallest=2)
+    elif skill == "word_problems" and rng.random() < mix.hard_words:
+        make = functools.partial(make, kind=rng.choice(HARD_WORDS))
+    elif skill == "course_questions" and rng.random() < mix.unknown:
+        make = functools.partial(make, kind="unknown")
     return problems.draw(make, rng, "train")
 
 

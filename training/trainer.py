@@ -1,4 +1,4 @@
-"""The training loop: bf16 autocast, packed batches, a CSV log, safe to kill.
+"""The training loop: bf16 where it is fast, packed batches, a CSV log, safe to kill.
 
 A run is a folder: `config.json` of the recipe, `log.csv`, and `checkpoint.safetensors`
 (weights, optimizer and step, written whole or not at all). Starting it again continues.
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
 from training.data import IGNORE, ROWS, Mix, Rows, batch
+from training.muon import Muon, fast_precision
 
 Log = dict[str, float | int]
 BALANCE = 0.01  # weight of the load-balancing loss (Fedus et al., arXiv 2101.03961)
@@ -57,35 +58,12 @@ def _is_matrix(name: str, weight: torch.nn.Parameter) -> bool:
     return weight.ndim >= 2 and inside
 
 
-def _matrices(weight: torch.nn.Parameter) -> list[torch.nn.Parameter]:
-    """Return a weight as the matrices it is made of; they share its memory.
-
-    The experts of a layer are one tensor (experts, out, in), and Muon takes matrices:
-    so it gets each expert as one, and its part of the gradient.
-    """
-    if weight.ndim == 2:
-        return [weight]
-    slices = [torch.nn.Parameter(part) for part in weight.data]
-
-    def hand_over(whole: torch.nn.Parameter) -> None:
-        for part, gradient in zip(slices, whole.grad, strict=True):
-            part.grad = gradient
-
-    weight.register_post_accumulate_grad_hook(hand_over)
-    return slices
-
-
 def optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Return Muon for the matrices inside the layers, AdamW for all the rest."""
     matrices, rest = [], []
     for name, weight in model.named_parameters():
-        if _is_matrix(name, weight):
-            matrices += _matrices(weight)
-        else:
-            rest.append(weight)
-    muon = torch.optim.Muon(
-        matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay
-    )
+        (matrices if _is_matrix(name, weight) else rest).append(weight)
+    muon = Muon(matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay)
     adamw = torch.optim.AdamW(
         rest, lr=recipe.adamw_lr, betas=(0.9, 0.95), weight_decay=0.0
     )
@@ -117,13 +95,15 @@ def losses(
     """
     labels = packed["labels"][:, 1:]
     learnt = labels != IGNORE
-    blind = torch.finfo(torch.bfloat16).min
-    mask = torch.where(packed["attention_mask"], 0.0, blind)
+    precision = fast_precision(model.device)
+    blind = torch.full((), torch.finfo(precision).min, dtype=precision)
+    mask = torch.where(packed["attention_mask"], torch.zeros_like(blind), blind)
     routed = {"output_router_logits": True} if _experts(model) else {}
-    with torch.autocast(model.device.type, torch.bfloat16):
+    halved = precision != torch.float32
+    with torch.autocast(model.device.type, precision, enabled=halved):
         output = forward(
             input_ids=packed["input_ids"],
-            attention_mask=mask.to(torch.bfloat16),
+            attention_mask=mask,
             position_ids=packed["position_ids"],
             use_cache=False,
             **routed,
@@ -273,7 +253,6 @@ def _one_step(model, forward, tokenizer, recipe: Recipe, opts, step: int) -> flo
             group["lr"] = group["base_lr"] * factor
         optimizer.step()
         optimizer.zero_grad()
-    model.zero_grad()  # of the experts, whose slices the optimizer holds
     return total
 
 

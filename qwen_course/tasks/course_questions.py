@@ -155,8 +155,8 @@ def multilingual(rng: random.Random, split: str = "train") -> Problem:
     return _problem("open", "several", question, thinking, entry, split)
 
 
-def _draw(rng: random.Random, split: str, language: str) -> Problem:
-    kind = rng.choices(tuple(SHARES), tuple(SHARES.values()))[0]
+def _draw(rng: random.Random, split: str, language: str, kind: str | None) -> Problem:
+    kind = kind or rng.choices(tuple(SHARES), tuple(SHARES.values()))[0]
     if kind == "unknown":
         single, *patterns = unknown_groups(split, language)
         return rng.choice(single if rng.random() < 0.25 else rng.choice(patterns))
@@ -168,13 +168,13 @@ def _draw(rng: random.Random, split: str, language: str) -> Problem:
     return rng.choice(every_open(split, language))
 
 
-def make(rng: random.Random, split: str = "train") -> Problem:
-    """Draw one question of any kind and language, worded as people word it.
+def make(rng: random.Random, split: str = "train", kind: str | None = None) -> Problem:
+    """Draw one question of `kind` (any when None) and language, as people word it.
 
     Half of the questions get a polite lead-in or tail; some are typed in a hurry.
     """
     language = rng.choice(LANGUAGES)
-    problem = _draw(rng, split, language)
+    problem = _draw(rng, split, language, kind)
     question = problem.question
     if split == "train":
         question = roughen(question, language, rng)
