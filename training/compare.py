@@ -20,13 +20,13 @@ from transformers import AutoTokenizer
 
 from qwen_course.loading import BUNDLED
 from qwen_course.scorecard import PARTS
-from training import data, pocket_qwen3, trainer
+from training import data, muon, pocket_qwen3, trainer
 from training.data import Mix, Rows
 from training.trainer import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "choices.json"
-SMALL = (Rows(16, 128), Rows(2, 416))
-BASE = Recipe(steps=300, rows=SMALL, warm_up=20)
+BASE = Recipe(steps=200, rows=pocket_qwen3.SMALL_ROWS, warm_up=20)
+SPEED_STEPS = 8  # of a run that measures speed alone
 TRIED_ON = ("sums", "products", "word problems", "course questions", "tool calls")
 
 
@@ -39,7 +39,7 @@ class Choice:
     recipe: Recipe = BASE
     first: Mix | None = None  # what the first half of the steps learns from
     adamw: bool = False
-    autocast: bool = True
+    precision: torch.dtype | None = None  # None: the one the machine is fast in
     attention: str = "eager"
     compiled: bool = True
     padded: bool = False  # one example a row
@@ -50,7 +50,8 @@ ARITHMETIC = Mix(word_problems=0, course_questions=0, instructions=0, dialogues=
                  new_questions=0, tool_calls=0)  # fmt: skip
 CHOICES = (
     Choice("base", "all as in the recipe"),
-    Choice("precision", "fp32", autocast=False, only_speed=True),
+    Choice("precision", "fp32", precision=torch.float32, only_speed=True),
+    Choice("precision", "bf16", precision=torch.bfloat16, only_speed=True),
     Choice("attention", "sdpa instead of eager", attention="sdpa", only_speed=True),
     Choice("compiling", "none", compiled=False, only_speed=True),
     Choice("compiling", "none, and sdpa", compiled=False, attention="sdpa",
@@ -111,15 +112,16 @@ def only_adamw(model, recipe: Recipe) -> list[torch.optim.Optimizer]:
 @contextlib.contextmanager
 def as_chosen(choice: Choice):
     """Change what the trainer does, for the time of one run."""
-    autocast, pack = torch.autocast, data.pack
-    if not choice.autocast:
-        torch.autocast = lambda *a, **k: contextlib.nullcontext()  # type: ignore
+    fast, pack = muon.fast_precision, data.pack
+    if choice.precision:
+        trainer.fast_precision = muon.fast_precision = lambda device: choice.precision
     if choice.padded:
         data.pack = _one_a_row
     try:
         yield
     finally:
-        torch.autocast, data.pack = autocast, pack
+        trainer.fast_precision = muon.fast_precision = fast
+        data.pack = pack
 
 
 def _one_a_row(examples, rows, length, pad):
@@ -148,7 +150,7 @@ def measure(choice: Choice, tokenizer, examples: int = 48) -> Result:
     tokens = sum(group.number * group.length for group in recipe.rows)
     seconds = []
     with as_chosen(choice):
-        for step in range(16 if choice.only_speed else recipe.steps):
+        for step in range(SPEED_STEPS if choice.only_speed else recipe.steps):
             now = recipe
             if choice.first and step < recipe.steps // 2:
                 now = replace(recipe, mix=choice.first)

@@ -36,8 +36,8 @@ OWN = EXPERT_WIDTH - COMMON  # and those that it alone has
 SCALE = 2.0  # of its own ones: two experts, at about 1/2 each, speak for a sum of all
 FULL = replace(
     POLISH,
-    steps=2000,
-    evaluate_every=500,
+    steps=2500,
+    evaluate_every=250,
     muon_lr=0.015,
     adamw_lr=3e-3,
     decay_share=0.7,
@@ -142,6 +142,7 @@ PLAN = Plan(
     {"main": FULL},
     QUICK,
     held_out_accuracy,
+    compiled=False,  # a tenth faster, after four minutes
 )
 DENSE = replace(PLAN, name="dense-active-size", build=build_dense, shipped=False)
 

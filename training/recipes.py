@@ -38,6 +38,7 @@ class Plan:
     stages: dict[str, Recipe]
     quick: Recipe
     held_out: Callable[[PreTrainedTokenizerBase], Measure]
+    compiled: bool = True  # False: torch.compile would gain less than it takes
     shipped: bool = True  # False: trained for a comparison, not for the course
 
 
@@ -70,7 +71,8 @@ def run_plan(plan: Plan, stages: dict[str, Recipe], run: Path, device: str):
         text = json.dumps(describe(recipe), indent=2)
         (folder / "config.json").write_text(text + "\n", encoding="utf-8")
         measure = plan.held_out(tokenizer)
-        train(model, tokenizer, recipe, folder, measure, pays_to_compile(recipe))
+        compiled = plan.compiled and pays_to_compile(recipe)
+        train(model, tokenizer, recipe, folder, measure, compiled)
         plot(folder / "log.csv", folder / "log.png")
     return model, tokenizer
 
