@@ -47,15 +47,28 @@ def as_text(header: Row, rows: Iterable[Row]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
+def _side(column: Row) -> str:
+    """Return where a column is aligned: numbers at the right, text at the left."""
+    numbers = all(text[:1].isdigit() or text[:1] in "-+." for text in column)
+    return "right" if numbers else "left"
+
+
 def as_html(title: str, header: Row, rows: Iterable[Row]) -> str:
     """Write a table, every text escaped; a long one scrolls, with the keyboard too."""
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>"
-        for row in rows
-    )
+    lines = list(rows)
+    columns = zip(*lines, strict=True) if lines else [("",)] * len(header)
+    sides = [_side(column) for column in columns]
+
+    def line(opening: str, texts: Row) -> str:
+        return "".join(
+            f'<{opening} style="text-align: {side}">{escape(text)}</{opening[:2]}>'
+            for text, side in zip(texts, sides, strict=True)
+        )
+
+    head = line('th scope="col"', header)
+    body = "".join(f"<tr>{line('td', texts)}</tr>" for texts in lines)
     return (
-        '<div tabindex="0" style="max-height: 24em; overflow: auto">'
+        '<div tabindex="0" style="max-height: 34em; overflow: auto">'
         f"<table><caption>{escape(title)}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
