@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,10 +50,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of `evaluate`: every problem with its reply, and the scores."""
+    """The result of `evaluate`: every problem with its reply, scores and cost.
+
+    `seconds` is the time of the whole evaluation, all batches together; a part of one
+    does not know its own.
+    """
 
     problems: list[Problem]
     replies: list[Reply]
+    seconds: float = math.nan
 
     @property
     def right(self) -> list[bool]:
@@ -72,13 +78,33 @@ class Evaluation:
         """The share of right answers, from 0 to 1."""
         return self.score.accuracy
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens the model wrote, thinking and answers together."""
+        used = [reply.usage for reply in self.replies]
+        return sum(usage.thinking_tokens + usage.answer_tokens for usage in used)
+
+    @property
+    def tokens_per_right(self) -> float:
+        """How many tokens were written for each right answer, infinite if none is.
+
+        Wrong answers cost as well: all tokens are divided by the right answers only.
+        """
+        right = self.score.right
+        return self.tokens / right if right else math.inf
+
+    def parts(self) -> dict[str, "Evaluation"]:
+        """The evaluation of each kind of problem, in the order of their names."""
+        rows = list(zip(self.problems, self.replies, strict=True))
+        groups: dict[str, Evaluation] = {}
+        for kind in sorted({problem.kind for problem in self.problems}):
+            chosen = [row for row in rows if row[0].kind == kind]
+            groups[kind] = Evaluation([p for p, _ in chosen], [r for _, r in chosen])
+        return groups
+
     def by_kind(self) -> dict[str, Score]:
         """The score of each kind of problem, in the order of their names."""
-        groups: dict[str, list[bool]] = {}
-        for problem, right in zip(self.problems, self.right, strict=True):
-            groups.setdefault(problem.kind, []).append(right)
-        return {kind: Score(sum(groups[kind]), len(groups[kind]))
-                for kind in sorted(groups)}  # fmt: skip
+        return {kind: part.score for kind, part in self.parts().items()}
 
     def mistakes(self) -> list[tuple[Problem, Reply]]:
         """The problems that were answered wrong, with their replies."""
@@ -129,6 +155,7 @@ def evaluate(
         raise ValueError("there are no problems to evaluate; give at least one.")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; give 1 or more.")
+    started = time.perf_counter()
     # Rows of similar length share a batch, so that little of it is padding.
     order = sorted(range(len(problems)), key=lambda i: _length(problems[i]))
     replies: dict[int, Reply] = {}
@@ -148,7 +175,8 @@ def evaluate(
             )
             replies.update(zip(chosen, answered, strict=True))
             bar.update(len(chosen))
-    return Evaluation(problems, [replies[i] for i in range(len(problems))])
+    in_order = [replies[i] for i in range(len(problems))]
+    return Evaluation(problems, in_order, time.perf_counter() - started)
 
 
 def _length(problem: Problem) -> int:
@@ -184,11 +212,15 @@ def majority_vote(answers: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Vote:
-    """Sampled answers against their majority: `one` counts every sample."""
+    """Sampled answers against their majority: `one` counts every sample.
+
+    `tokens` were written for all samples of all problems together.
+    """
 
     one: Score
     majority: Score
     samples: int
+    tokens: int
 
 
 def evaluate_vote(
@@ -215,7 +247,7 @@ def evaluate_vote(
         problem.grade(majority_vote(group))
         for problem, group in zip(problems, groups, strict=True)
     ]
-    return Vote(result.score, Score(sum(won), len(won)), samples)
+    return Vote(result.score, Score(sum(won), len(won)), samples, result.tokens)
 
 
 @dataclass(frozen=True)

@@ -31,20 +31,42 @@ def token_id(tokenizer: "PreTrainedTokenizerBase", text: str) -> int | None:
 def split_thinking(
     ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase", opened: bool = False
 ) -> Split:
-    """Split generated ids at the think block, the markers left out.
+    """Split generated ids into what is inside a think block and what is outside.
 
-    Without a block everything is answer; an open block is all thinking. `opened`
-    says that the prompt already ends inside a block, as in Qwen3.5 and later.
+    Only the markers are left out: no block means all answer, an open block is thinking
+    to its end, of two blocks both are thinking. A <think> inside a block and a
+    </think> outside one stay where they are. `opened` says that the prompt already
+    opened the block, as in Qwen3.5 and later. Raises TypeError for text or for a batch.
+
+    Example:
+        split_thinking(tokenizer("<think>add</think>4")["input_ids"], tokenizer)
+        ->  the ids of "add", the ids of "4", closed=True
     """
+    ids = _as_ids(ids)
     start, end = (token_id(tokenizer, text) for text in ("<think>", "</think>"))
-    ids = list(ids)
-    first = ids.index(start) + 1 if start in ids else 0
-    if end in ids[first:]:
-        last = ids.index(end, first)
-        return Split(ids[first:last], ids[last + 1 :], closed=True)
-    if opened or start in ids:
-        return Split(ids[first:], [], closed=False)
-    return Split([], ids, closed=True)
+    # An end without a start before it: the start stood in the prompt.
+    inside = opened or (end in ids and start not in ids[: ids.index(end)])
+    thinking: list[int] = []
+    answer: list[int] = []
+    for id in ids:
+        if id == (end if inside else start):
+            inside = not inside
+        else:
+            (thinking if inside else answer).append(id)
+    return Split(thinking, answer, closed=not inside)
+
+
+def _as_ids(ids: Sequence[int]) -> list[int]:
+    """Return one row of ids as a list, also if it is a tensor; refuse anything else."""
+    row = ids.tolist() if hasattr(ids, "tolist") else ids
+    if isinstance(row, str) or not all(isinstance(id, int) for id in row):
+        kind = "text" if isinstance(row, str) else "rows of ids"
+        raise TypeError(
+            f"split_thinking got {kind}; give it the ids of one reply, such as "
+            "output[0, prompt_length:]. In text the markers can no longer be told from "
+            "the same characters typed by someone."
+        )
+    return list(row)
 
 
 def check_budget(budget: int | None) -> None:
@@ -63,36 +85,55 @@ def budget_processor(
     budget: int,
     prompt_tokens: int,
     early_stop: str = EARLY_STOP,
+    opened: bool = False,
 ) -> "LogitsProcessor":
     """Return a logits processor that closes each row's thinking after `budget` tokens.
 
     `prompt_tokens` is the padded length of the prompt, shape (batch, tokens). Once a
-    row has thought for `budget` tokens (counted after <think>), the tokens of
-    `early_stop` are forced, one a step; a row that closes its thinking itself is left
-    alone. Raises ValueError for a budget that is not a positive whole number.
+    row has thought for `budget` tokens, the tokens of `early_stop` are forced, one a
+    step; a row that closes its thinking earlier is left alone. `opened` says that the
+    prompt already opened the block. Raises ValueError for a budget that is not a
+    positive whole number, and for an `early_stop` that does not close the block.
     """
     check_budget(budget)
-    start, end = (token_id(tokenizer, text) for text in ("<think>", "</think>"))
-    if start is None or end is None:
+    end = token_id(tokenizer, "</think>")
+    if end is None or token_id(tokenizer, "<think>") is None:
         raise ValueError(
             "this tokenizer has no <think> token, so its model cannot think within a "
             "budget. Leave thinking_budget out."
         )
-    forced = tokenizer(early_stop, add_special_tokens=False)["input_ids"]
+    stop = tokenizer(early_stop, add_special_tokens=False)["input_ids"]
+    if end not in stop:
+        raise ValueError(
+            f"early_stop is {early_stop!r}; it must hold </think>, which ends the "
+            f"thinking. The course uses {EARLY_STOP!r}."
+        )
 
     def process(input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
         for row, ids in enumerate(input_ids[:, prompt_tokens:].tolist()):
-            if start not in ids:
-                continue
-            thought = ids[ids.index(start) + 1 :]
-            over = len(thought) - budget
-            # subtle: only the first `budget` tokens decide; those after are ours.
-            if 0 <= over < len(forced) and end not in thought[:budget]:
+            token = _forced(
+                ids, split_thinking(ids, tokenizer, opened), budget, stop, end
+            )
+            if token is not None:
                 scores[row] = -float("inf")
-                scores[row, forced[over]] = 0.0
+                scores[row, token] = 0.0
         return scores
 
     return _as_processor(process)
+
+
+def _forced(
+    ids: list[int], parts: Split, budget: int, stop: list[int], end: int
+) -> int | None:
+    """Return the token of `stop` that must come next, None where the model is free."""
+    over = len(parts.thinking) - budget
+    if over < 0:
+        return None
+    close = stop.index(end)
+    if not parts.closed:  # min: a second block, opened with nothing left, ends at once
+        return stop[min(over, close)]
+    since = close + 1 + ids[::-1].index(end)
+    return stop[since] if since < len(stop) else None
 
 
 def _as_processor(process) -> "LogitsProcessor":

@@ -1,6 +1,7 @@
 """Evaluation: counts what is right, and says how sure the figure is."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -46,6 +47,29 @@ def test_the_table_has_a_row_a_kind_and_one_for_all(pocket):
     assert len(result.mistakes()) == result.right.count(False)
 
 
+def test_the_cost_of_a_right_answer_counts_the_wrong_ones_too(pocket):
+    problems = qc.tasks.sums.problems(6, seed=1, count=2)
+    result = evaluate(*pocket, problems, progress=False)
+    used = [reply.usage for reply in result.replies]
+    assert result.tokens == sum(u.thinking_tokens + u.answer_tokens for u in used)
+    assert result.seconds > 0
+    wrong = [replace(problem, expected="-1") for problem in problems[:3]]
+    half = Evaluation([*wrong, *problems[3:]], result.replies)
+    right = half.score.right
+    assert right <= 3
+    assert half.tokens_per_right == (result.tokens / right if right else math.inf)
+    assert Evaluation(wrong, result.replies[:3]).tokens_per_right == math.inf
+
+
+def test_the_parts_of_an_evaluation_are_its_kinds_and_lose_no_reply(pocket):
+    problems = [*qc.tasks.sums.problems(3, count=2), *qc.tasks.products.problems(2)]
+    result = evaluate(*pocket, problems, progress=False)
+    parts = result.parts()
+    assert {kind: part.score for kind, part in parts.items()} == result.by_kind()
+    assert sum(part.tokens for part in parts.values()) == result.tokens
+    assert [len(part.replies) for part in parts.values()] == [2, 3]
+
+
 def test_the_interval_holds_the_accuracy_and_narrows_with_more_problems():
     few, many = Score(9, 10), Score(900, 1000)
     for score in (few, many, Score(0, 5), Score(5, 5)):
@@ -88,6 +112,7 @@ def test_a_vote_is_compared_with_every_single_sample(pocket):
     assert (vote.one.total, vote.majority.total) == (12, 4)
     again = evaluate_vote(*pocket, problems, samples=3, progress=False)
     assert vote == again
+    assert vote.tokens >= 12
     with pytest.raises(ValueError, match="samples is 0"):
         evaluate_vote(*pocket, problems, samples=0)
 

@@ -17,7 +17,15 @@ from qwen_course.vocabulary import read_template
 
 LINES = (Path(__file__).parent / "data" / "transcripts.jsonl").read_text("utf-8")
 TRANSCRIPTS = [json.loads(line) for line in LINES.splitlines()]
-TEMPLATES = ("qwen3", "qwen2_5")
+TEMPLATES = ("qwen3", "qwen2_5", "qwen3_instruct_2507")
+# Ours, with the argument that makes it the official one: two of those differ in their
+# default alone. They refuse what does not fit, so wild conversations are mostly errors.
+STRICT = {
+    "qwen3_5_think": ("qwen3_5", {}),
+    "qwen3_5_nothink": ("qwen3_5", {"thinks_by_default": False}),
+    "qwen3_8": ("qwen3_8", {}),
+}
+OURS = {name: (name, {}) for name in TEMPLATES} | STRICT
 CONVERSATIONS_A_SEED = 40
 
 TOOLS = [
@@ -168,12 +176,46 @@ class Conversations:
             arguments["tools"] = self.random.choice([TOOLS, TOOLS[:1], []])
         return arguments
 
+    def newer_arguments(self) -> dict:
+        """The arguments that came with Qwen3.5 to 3.8 as well."""
+        arguments = self.arguments()
+        if self.chance(0.6):
+            efforts = ["xhigh", "medium", "low", "low", "high"]
+            arguments["reasoning_effort"] = self.random.choice(efforts)
+        if self.chance(0.5):
+            arguments["preserve_thinking"] = self.random.choice([True, False, None])
+        if self.chance(0.3):
+            arguments["add_vision_id"] = self.chance(0.7)
+        return arguments
+
+    def with_pictures(self) -> list[dict]:
+        """A sensible conversation with lists of parts, most of them valid."""
+        messages = self.sensible()
+        for message in messages:
+            if self.chance(0.6) and isinstance(message["content"], str):
+                message["content"] = self.parts(message["content"])
+        return messages
+
+    def parts(self, text: str) -> list[dict]:
+        others = [
+            {"type": "image"},
+            {"type": "image_url", "image_url": {"url": "a.png"}},
+            {"type": "video", "video": "a.mp4"},
+            {"type": "text", "text": "and more"},
+            {"type": "sound"},
+        ]
+        weights = [4, 4, 4, 4, 0.2]
+        chosen = self.random.choices(others, weights, k=self.random.randint(0, 3))
+        return [*chosen, {"type": "text", "text": text}]
+
 
 @pytest.mark.parametrize("case", TRANSCRIPTS, ids=lambda case: case["about"])
 def test_a_published_conversation_renders_to_its_transcript(case):
     messages, arguments = case["messages"], case["arguments"]
-    for text in (read_template(case["template"]), official_template(case["template"])):
-        assert render(text, messages, **arguments) == case["rendered"]
+    name, extra = OURS[case["template"]]
+    ours, official = read_template(name), official_template(case["template"])
+    assert render(official, messages, **arguments) == case["rendered"]
+    assert render(ours, messages, **arguments, **extra) == case["rendered"]
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -190,6 +232,46 @@ def test_random_conversations_render_as_the_official_template_does(
         assert outcome(ours, messages, arguments) == expected, (messages, arguments)
 
 
+@pytest.mark.parametrize("official", STRICT)
+@pytest.mark.parametrize("kind", ["sensible", "with_pictures", "wild"])
+@pytest.mark.parametrize("seed", range(10))
+def test_the_strict_templates_render_and_refuse_what_the_official_ones_do(
+    official, kind, seed
+):
+    name, extra = STRICT[official]
+    ours, theirs = read_template(name), official_template(official)
+    source, rendered = Conversations(seed), 0
+    for _ in range(CONVERSATIONS_A_SEED):
+        messages, arguments = getattr(source, kind)(), source.newer_arguments()
+        expected = outcome(theirs, messages, arguments)
+        assert outcome(ours, messages, arguments | extra) == expected, (
+            messages,
+            arguments,
+        )
+        rendered += not expected.startswith("error")
+    # Wild ones are mostly refused; of the others enough must be real renderings.
+    assert kind == "wild" or rendered >= CONVERSATIONS_A_SEED / 4
+
+
+@pytest.mark.parametrize(
+    ("messages", "arguments", "said"),
+    [
+        ([{"role": "user", "content": "Hi"}], {"reasoning_effort": "high"}, "xhigh"),
+        ([{"role": "assistant", "content": "x"}], {}, "No message is a question"),
+        (
+            [{"role": "user", "content": "Hi"}, {"role": "system", "content": "x"}],
+            {},
+            "must be the first message",
+        ),
+        ([{"role": "critic", "content": "x"}, {"role": "user", "content": "Hi"}], {},
+         "unknown role"),
+    ],
+)  # fmt: skip
+def test_the_template_of_qwen3_8_says_what_does_not_fit(messages, arguments, said):
+    with pytest.raises(jinja2.TemplateError, match=said):
+        render(read_template("qwen3_8"), messages, **arguments)
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_sensible_conversations_render_without_an_error(template):
     source = Conversations(seed=0)
@@ -197,24 +279,28 @@ def test_sensible_conversations_render_without_an_error(template):
         render(read_template(template), source.sensible(), **source.arguments())
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", OURS)
 def test_the_tools_are_described_in_the_official_words(template):
     question = [{"role": "user", "content": "2*3?"}]
     expected = render(official_template(template), question, tools=TOOLS)
     assert "<tools>\n" + json.dumps(TOOLS[0], ensure_ascii=False) in expected
-    assert render(read_template(template), question, tools=TOOLS) == expected
+    ours, extra = OURS[template]
+    assert render(read_template(ours), question, tools=TOOLS, **extra) == expected
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", [*TEMPLATES, "qwen3_5", "qwen3_8"])
 def test_any_jinja_engine_renders_the_same(template):
     """Other programs do not set the white-space options that transformers sets."""
-    plain = jinja2.Environment().from_string(read_template(template))
-    source = Conversations(seed=1)
+    text = read_template(template)
+    plain = jinja2.Environment().from_string(text)
+    source, checked = Conversations(seed=1), 0
     for _ in range(CONVERSATIONS_A_SEED):
         messages = [m for m in source.sensible() if "tool_calls" not in m]
-        if messages:
-            expected = render(read_template(template), messages)
+        expected = outcome(text, messages, {}) if messages else "error: none left"
+        if not expected.startswith("error"):
             assert plain.render(messages=messages) == expected
+            checked += 1
+    assert checked > CONVERSATIONS_A_SEED / 2
 
 
 # Prefix stability: what a server has already computed for a conversation can be used
@@ -249,10 +335,45 @@ def continuations(template: str, seed: int):
             yield messages, k, render(template, messages[:k]), later
 
 
+@pytest.mark.parametrize("template", ["qwen2_5", "qwen3_instruct_2507"])
 @pytest.mark.parametrize("seed", range(3))
-def test_in_qwen2_5_every_earlier_rendering_is_a_prefix(seed):
-    for _, _, earlier, later in continuations(read_template("qwen2_5"), seed):
+def test_where_no_thinking_is_dropped_every_earlier_rendering_is_a_prefix(
+    template, seed
+):
+    for _, _, earlier, later in continuations(read_template(template), seed):
         assert later.startswith(earlier)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stays"), [({}, True), ({"preserve_thinking": False}, False)]
+)
+def test_qwen3_8_keeps_the_prefix_because_it_keeps_the_thinking(arguments, stays):
+    template, source, broken = read_template("qwen3_8"), Conversations(seed=2), 0
+    for _ in range(CONVERSATIONS_A_SEED):
+        messages = source.sensible()
+        later = outcome(template, messages, arguments)
+        for k in clean_cuts(messages):
+            earlier = outcome(template, messages[:k], arguments)
+            if "error" not in (earlier[:5], later[:5]):
+                broken += not later.startswith(earlier)
+    assert (broken == 0) is stays
+
+
+def test_what_changed_in_2507_and_after_for_one_conversation():
+    """The lesson shows these: dropped, left as written, dropped and opened, kept."""
+    talk = [
+        {"role": "user", "content": "2+2?"},
+        {"role": "assistant", "reasoning_content": "add", "content": "4"},
+        {"role": "user", "content": "x2?"},
+    ]
+    prompt = {
+        name: render(read_template(name), talk, add_generation_prompt=True)
+        for name in ("qwen3", "qwen3_instruct_2507", "qwen3_5", "qwen3_8")
+    }
+    assert prompt["qwen3"] == prompt["qwen3_instruct_2507"]
+    assert prompt["qwen3_5"] == prompt["qwen3"] + "<think>\n"
+    assert "<think>\nadd\n</think>\n\n4" in prompt["qwen3_8"]
+    assert prompt["qwen3_8"].startswith("<|im_start|>system\nReasoning effort")
 
 
 @pytest.mark.parametrize("seed", range(3))
