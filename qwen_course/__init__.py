@@ -6,7 +6,16 @@ that need them, never at the top.
 
 __version__ = "0.1.0"
 
-from qwen_course import catalog, memory, prompts, tasks, vocabulary, widgets
+from qwen_course import (
+    architecture,
+    catalog,
+    glossary,
+    memory,
+    prompts,
+    tasks,
+    vocabulary,
+    widgets,
+)
 from qwen_course.about import about
 from qwen_course.chat import Reply, chat, chat_batch
 from qwen_course.display import show_tokens
@@ -19,12 +28,14 @@ from qwen_course.tools import chat_with_tools
 __all__ = [
     "Reply",
     "about",
+    "architecture",
     "catalog",
     "chat",
     "chat_batch",
     "chat_with_tools",
     "doctor",
     "evaluate",
+    "glossary",
     "load",
     "memory",
     "prompts",

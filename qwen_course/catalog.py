@@ -7,6 +7,7 @@ the course's own pocket models are not listed: `qc.load` knows those.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from qwen_course.errors import suggest
 from qwen_course.tables import Table
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from qwen_course.choosing import Recommendation
 
 
@@ -46,6 +49,42 @@ class Catalog(Table[Checkpoint]):
         context = " to ".join(_tokens(n) for n in spans if n)
         known = (item.released, size, context, item.licence, item.thinking)
         return (item.id, *(text or "unknown" for text in known))
+
+    def plot(self, named: Iterable[str] = ()) -> "Figure":
+        """Draw the family in time: release against parameters, a dot a checkpoint.
+
+        Squares are mixtures of experts. `named` are the checkpoints to label.
+        Checkpoints without a known date are left out.
+
+        Example:
+            models().plot(named=["Qwen-7B", "Qwen3.8-2.4T-A95B"])
+        """
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7.5, 3.8), layout="constrained")
+        axes = figure.subplots()
+        for label, colour in _COLOURS.items():
+            for marker, mixture in (("o", False), ("s", True)):
+                shown = [c for c in self if _group(c) == label and c.is_moe == mixture]
+                points = [_point(c) for c in shown if c.released]
+                days: list[Any] = [day for day, _ in points]
+                axes.scatter(days, [size for _, size in points],
+                             s=26, c=colour, marker=marker,
+                             label=None if mixture else label)  # fmt: skip
+        axes.scatter([], [], c="grey", marker="s", s=26, label="square: mixture")
+        dated = [c.total_parameters / 1e9 for c in self if c.released] or [0]
+        axes.set(xlabel="release", ylabel="parameters (billions)", yscale="log",
+                 ylim=(0.25, 6000), title=f"From {min(dated):.1f} to {max(dated):,.0f} "
+                 "billion parameters")  # fmt: skip
+        ticks = [0.5, 1, 3, 10, 30, 100, 300, 1000]
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.legend(loc="upper left", fontsize=8)
+        axes.margins(x=0.09)  # room for the names at both ends
+        for checkpoint in map(get, named):
+            axes.annotate(checkpoint.name.removesuffix("-Instruct"),
+                          _point(checkpoint), (0, 5), textcoords="offset points",
+                          ha="center", fontsize=8)  # fmt: skip
+        return figure
 
 
 class Timeline(Table[Series]):
@@ -249,6 +288,32 @@ def _check_mode(checkpoint: Checkpoint, thinking: bool) -> None:
         raise ValueError(f'"{checkpoint.name}" never thinks: use thinking=False.')
     if checkpoint.thinking == "only" and not thinking:
         raise ValueError(f'"{checkpoint.name}" always thinks: use thinking=True.')
+
+
+_COLOURS = {
+    "text": "#0072B2",
+    "code, mathematics, search": "#E69F00",
+    "also sees or hears": "#009E73",
+}
+
+
+def _group(checkpoint: Checkpoint) -> str:
+    """Return the colour group of a checkpoint in the timeline."""
+    text, special, more = _COLOURS
+    if checkpoint.modalities != ("text",):
+        return more
+    return special if checkpoint.kind in ("coder", "math", "embedding") else text
+
+
+def _point(checkpoint: Checkpoint) -> tuple[date, float]:
+    """Return the day of release (the first, if only the month is known) and the size.
+
+    Raises ValueError for a checkpoint without a known date.
+    """
+    if not checkpoint.released:
+        raise ValueError(f"the release of {checkpoint.name} is not known.")
+    day = date.fromisoformat(f"{checkpoint.released}-01"[:10])
+    return day, checkpoint.total_parameters / 1e9
 
 
 def _tokens(count: int) -> str:

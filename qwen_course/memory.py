@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Union
 
 from qwen_course import catalog
 from qwen_course.checkpoint import Checkpoint, Shape
+from qwen_course.datafiles import read_yaml
 from qwen_course.errors import suggest
-from qwen_course.tables import as_html, as_text
+from qwen_course.tables import Row, Table, as_html, as_text
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from transformers import PretrainedConfig
 
 Model = Union[str, Checkpoint, "PretrainedConfig"]
@@ -111,6 +113,82 @@ class Estimate:
         return as_html(self._title(), ("part", "memory"), self._rows())
 
 
+@dataclass(frozen=True)
+class Published:
+    """A row of a table of Qwen: bytes measured there, and the estimate for it."""
+
+    model: str
+    precision: str
+    tokens: int
+    measured: float
+    estimate: Estimate
+
+    @property
+    def error(self) -> float:
+        """Estimated against measured: 0.1 is a tenth too much."""
+        return self.estimate.total / self.measured - 1
+
+
+class Rows(Table[Published]):
+    """Published measurements beside their estimates."""
+
+    columns = ("model", "precision", "tokens", "measured", "estimated", "error")
+    noun = "published rows"
+
+    def cells(self, item: Published) -> Row:
+        """Return what was measured, what is estimated, and how far they are apart."""
+        sizes = (gib(item.measured), gib(item.estimate.total))
+        tokens = f"{item.tokens:,}"
+        return (item.model, item.precision, tokens, *sizes, f"{item.error:+.1%}")
+
+    def plot(self) -> "Figure":
+        """Draw the error in percent against the measured memory, within 10% shaded."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7.5, 2.8), layout="constrained")
+        axes = figure.subplots()
+        axes.axhspan(-10, 10, color="#E5F3EE", label="within 10%")
+        for label, colour, marker, bits in (
+            ("16 bits", "#0072B2", "o", (16, 32)),
+            ("8 bits", "#E69F00", "s", (8, 9)),
+            ("4 bits", "#D55E00", "^", (4, 5)),
+        ):
+            kind = [
+                row
+                for row in self
+                if bits[0] <= PRECISIONS[row.precision].layer_bits <= bits[1]
+            ]
+            axes.scatter([row.measured / GIB for row in kind],
+                         [100 * row.error for row in kind],
+                         s=26, c=colour, marker=marker, label=label)  # fmt: skip
+        axes.axhline(0, color="grey", linewidth=0.8)
+        worst = max((abs(row.error) for row in self), default=0)
+        axes.set(xscale="log", xlabel="memory that Qwen measured (GiB)",
+                 ylabel="estimate against\nmeasured (%)", ylim=(-17, 17),
+                 title=f"{len(self)} rows, at most {worst:.1%} off")  # fmt: skip
+        axes.legend(ncols=4, fontsize=8, loc="upper center")
+        return figure
+
+
+def published() -> Rows:
+    """Return every memory figure that Qwen published, each with the estimate for it.
+
+    Example:
+        max(published(), key=lambda row: abs(row.error)).model
+    """
+    found = Rows()
+    for block in read_yaml("published")["memory"]:
+        unit = {"GiB": GIB, "MiB": 2**20}[block["unit"]]
+        prompt, tokens = block["prompt"], block["prompt"] + block["generated"]
+        for model, row in block["rows"].items():
+            apart = block.get("separate_head", {}).get(model, [])
+            for precision, size in row.items():
+                ours = estimate(model, precision, tokens, prompt=prompt,
+                                separate_head=precision in apart)  # fmt: skip
+                found.append(Published(model, precision, tokens, size * unit, ours))
+    return found
+
+
 def gib(size: float) -> str:
     """Write bytes for reading, in binary units.
 
@@ -197,9 +275,12 @@ def activation_bytes(size: Dimensions, prompt: int, bytes_each: int = 2) -> int:
 def stored_as(precision: str) -> Precision:
     """Return a precision by its name; raises ValueError with the nearest one."""
     if precision not in PRECISIONS:
+        # A digit says more than letters do: "int4" is nearer to nf4 than to int8.
+        digits = {c for c in str(precision) if c.isdigit()}
+        same_bits = [name for name in PRECISIONS if digits and digits <= set(name)]
         raise ValueError(
             f'precision "{precision}" is not one of {", ".join(PRECISIONS)}.'
-            + suggest(str(precision), PRECISIONS)
+            + suggest(str(precision), same_bits or PRECISIONS)
         )
     return PRECISIONS[precision]
 

@@ -352,6 +352,19 @@ def test_the_timeline_lists_the_sizes_from_small_to_large():
     )
 
 
+def test_the_timeline_picture_has_a_dot_for_each_dated_checkpoint_and_names_some():
+    axes = EVERY.plot(named=["Qwen-7B", "Qwen3-Next-80B-A3B-Instruct"]).axes[0]
+    dots = sum(len(group.get_offsets()) for group in axes.collections)
+    assert dots == len([c for c in EVERY if c.released])
+    named = [text.get_text() for text in axes.texts]
+    assert named == ["Qwen-7B", "Qwen3-Next-80B-A3B"]
+
+
+def test_a_checkpoint_without_a_date_cannot_be_named_in_the_picture():
+    with pytest.raises(ValueError, match="release of Qwen3-Coder-Next is not known"):
+        EVERY.plot(named=["Qwen3-Coder-Next"])
+
+
 # Sampling values
 
 

@@ -52,7 +52,7 @@ def test_the_text_lists_the_remedies_below_the_table():
 
 def test_the_notebook_shows_a_table_with_headers_and_escaped_text():
     html = Report([Check("disk", "ok", "<b>1 GB</b> free")])._repr_html_()
-    assert '<th scope="col">status</th>' in html
+    assert '<th scope="col" style="text-align: left">status</th>' in html
     assert "<caption>1 checks: 0 problems, 0 warnings</caption>" in html
     assert "&lt;b&gt;1 GB&lt;/b&gt; free" in html
 
@@ -164,6 +164,12 @@ def test_a_missing_vocabulary_is_a_warning(monkeypatch):
 def test_chromium_is_never_asked_of_a_learner(monkeypatch):
     monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
     assert doctor.chromium().status == "ok"
+
+
+def test_chromium_is_named_without_its_folder(monkeypatch):
+    """The table stands in lesson 00, which must not show one machine's folders."""
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/opt/{name}")
+    assert doctor.chromium().detail.startswith("chromium; ")
 
 
 def test_the_pocket_models_are_looked_for_in_the_package():

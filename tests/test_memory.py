@@ -122,6 +122,35 @@ def test_wrong_input_names_the_remedy(given, message):
         memory.estimate("Qwen3-0.6B", **given)
 
 
+def test_a_slip_in_a_precision_keeps_its_number_of_bits():
+    """ "int4" looks like int8, and means 4 bits."""
+    with pytest.raises(ValueError, match='Did you mean "gptq-int4"'):
+        memory.estimate("Qwen3-8B", "int4")
+    with pytest.raises(ValueError, match='Did you mean "fp16"'):
+        memory.estimate("Qwen3-8B", "float16")
+
+
+def test_the_published_rows_are_estimated_the_way_they_were_measured():
+    rows = memory.published()
+    assert len(rows) == len([*published_rows()])
+    for row, expected in zip(rows, published_rows(), strict=True):
+        model, precision, size, given = expected.values
+        assert (row.model, row.precision, row.measured) == (model, precision, size)
+        assert row.estimate.total == memory.estimate(model, precision, **given).total
+        assert row.error == pytest.approx(row.estimate.total / size - 1)
+
+
+def test_the_published_rows_show_themselves_as_a_table_and_a_picture():
+    rows = memory.published()
+    assert str(rows[:1]).splitlines()[1].split()[:3] == [
+        *("Qwen2.5-0.5B-Instruct", "bf16", "2,049")
+    ]
+    axes = rows.plot().axes[0]
+    shown = sum(len(dots.get_offsets()) for dots in axes.collections)
+    assert shown == len(rows)
+    assert "within 10%" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
 def test_an_unknown_model_names_the_nearest():
     with pytest.raises(ValueError, match="Qwen3-0.6B"):
         memory.estimate("Qwen3-0.6")
