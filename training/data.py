@@ -31,6 +31,7 @@ class Mix:
     dialogues: float = 0.05
     new_questions: float = 0.07
     tool_calls: float = 0.045
+    small_sums: float = 0.0  # of the sums: two to four numbers below 20
     hard_words: float = 0.0  # of the word problems: of the kinds learnt last, at least
     unknown: float = 0.0  # of the course questions: to answer with "I do not know"
     thinking: float = 0.65  # the rest is answered at once
@@ -55,7 +56,8 @@ class Example(NamedTuple):
     learnt: list[bool]
 
 
-HARD_WORDS = ("share", "two steps")  # a division in one go; a long subtraction
+# A division in one go; a long subtraction, which takes the most practice.
+HARD_WORDS = ("share", "two steps", "two steps")
 
 
 def draw_problem(rng: random.Random, mix: Mix) -> Problem:
@@ -64,6 +66,9 @@ def draw_problem(rng: random.Random, mix: Mix) -> Problem:
     make = getattr(tasks, skill).make
     if skill == "products" and rng.random() < 0.2:
         make = functools.partial(make, smallest=2)
+    elif skill == "sums" and rng.random() < mix.small_sums:
+        largest = rng.choice((9, 19))
+        make = functools.partial(make, count=rng.randint(2, 4), largest=largest)
     elif skill == "word_problems" and rng.random() < mix.hard_words:
         make = functools.partial(make, kind=rng.choice(HARD_WORDS))
     elif skill == "course_questions" and rng.random() < mix.unknown:

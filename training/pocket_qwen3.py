@@ -38,6 +38,17 @@ POLISH = replace(
     mix=Mix(sums=0.09, products=0.10, word_problems=0.26, course_questions=0.36,
             hard_words=0.5, unknown=0.3),
 )  # fmt: skip
+# Sums of single digits, which are rare above and the first thing that people type.
+SMALL_NUMBERS = replace(
+    POLISH,
+    steps=240,
+    evaluate_every=120,
+    seed=3,
+    muon_lr=0.006,
+    adamw_lr=1e-3,
+    mix=Mix(sums=0.16, products=0.07, word_problems=0.24, course_questions=0.40,
+            dialogues=0.06, small_sums=0.5, hard_words=0.6),
+)  # fmt: skip
 QUICK = replace(FULL, steps=120, evaluate_every=120, rows=SMALL_ROWS, warm_up=10)
 
 
@@ -120,7 +131,7 @@ PLAN = Plan(
     "pocket-qwen3",
     make_tokenizer,
     build,
-    {"main": FULL, "polish": POLISH},
+    {"main": FULL, "polish": POLISH, "small": SMALL_NUMBERS},
     QUICK,
     held_out_accuracy,
 )

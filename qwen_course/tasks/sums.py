@@ -39,11 +39,14 @@ def solve(numbers: list[int]) -> str:
     return "\n".join(lines)
 
 
-def make(rng: random.Random, count: int | None = None) -> Problem:
-    """Make one sum of `count` numbers (2 to 7; drawn at random when None)."""
+def make(rng: random.Random, count: int | None = None, largest: int = 99) -> Problem:
+    """Make one sum of `count` numbers (2 to 7; drawn at random when None).
+
+    Most start at 10; all start at 1 when `largest` is lower than 20.
+    """
     count = count or rng.randint(2, 7)
-    smallest = 1 if rng.random() < 0.15 else 10
-    numbers = [rng.randint(smallest, 99) for _ in range(count)]
+    smallest = 1 if rng.random() < 0.15 or largest < 20 else 10
+    numbers = [rng.randint(smallest, largest) for _ in range(count)]
     question = rng.choice(WORDINGS).format(
         plus=" + ".join(map(str, numbers)),
         tight="+".join(map(str, numbers)),
