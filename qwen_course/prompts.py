@@ -7,7 +7,7 @@ turn.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qwen_course.chat import chat
@@ -28,6 +28,8 @@ LANGUAGES = {
 }
 Schema = dict[str, Any]
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+# Where a JSON object or list can begin; {x, y} in running text cannot be one.
+_START = re.compile(r'\{(?=\s*["}])|\[(?=\s*(?:["{\[\]\d-]|true|false|null))')
 
 
 def reasoning(problem: str, context: str = "") -> list[Message]:
@@ -112,22 +114,23 @@ def structured(question: str, schema: Schema) -> list[Message]:
 def parse_json(text: str, schema: Schema | None = None) -> Any:
     """Return the JSON value in an answer, checked against `schema` if one is given.
 
-    Finds it bare, in a code fence, in a tool call or behind other words. Raises
-    ValueError that says what is wrong in words that a model can act on, too.
+    Finds it bare, in a code fence, in a tool call, behind thinking or between other
+    words; of several values, the first that fits. Raises ValueError that says what is
+    wrong in words that a model can act on, too.
 
     >>> parse_json('Here it is: {"sum": 42}')
     {'sum': 42}
     """
-    value = _find_json(text)
-    if schema is None:
-        return value
-    faults = [
-        f"{error.json_path}: {error.message}"
-        for error in _validator(schema).iter_errors(value)
-    ]
-    if faults:
-        raise ValueError(f"the JSON does not fit the schema: {'; '.join(faults)}")
-    return value
+    if not isinstance(text, str):
+        raise ValueError(f"text is {text!r}; give the answer as a text: reply.answer.")
+    validator = None if schema is None else _validator(schema)
+    faults: list[str] = []
+    for value in _find_json(text):
+        found = [] if validator is None else list(validator.iter_errors(value))
+        if not found:
+            return value
+        faults = faults or [f"{error.json_path}: {error.message}" for error in found]
+    raise ValueError(f"the JSON does not fit the schema: {'; '.join(faults)}")
 
 
 def ask_json(
@@ -164,7 +167,11 @@ def _messages(rules: Sequence[str], **parts: str) -> list[Message]:
     """Put the rules into a system message, and the parts, the first bare, below."""
     (name, first), *rest = parts.items()
     lines = [_text(name, first)]
-    lines += [f"{name.capitalize()}:\n{text.strip()}" for name, text in rest if text]
+    lines += [
+        f"{name.capitalize()}:\n{_text(name, text)}"
+        for name, text in rest
+        if text != ""
+    ]
     return [
         {"role": "system", "content": "\n".join(rules)},
         {"role": "user", "content": "\n\n".join(lines)},
@@ -198,25 +205,76 @@ def _validator(schema: Schema) -> Any:
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        raise ValueError(f"this is no JSON schema: {error.message}") from error
+        raise ValueError(
+            f"this is no JSON schema: {error.message}. Give one such as "
+            '{"type": "object", "properties": {"sum": {"type": "integer"}}}.'
+        ) from error
     return Draft202012Validator(schema)
 
 
-def _find_json(text: str) -> Any:
-    """Return the first object or list in a text, or the value that the text is."""
-    fenced = _FENCED.search(text)
-    body = (fenced[1] if fenced else text).strip()
-    start = re.search(r"[{\[]", body)
+def _find_json(text: str) -> Iterator[Any]:
+    """Yield the value that the text is, or else the objects and lists in it.
+
+    What is broken is not searched for whole parts: half an answer is none.
+    """
+    whole = _value_of(text)
+    if whole is not None:
+        yield whole[0]
+        return
+    body = _without_thinking(text)
+    fenced = _FENCED.search(body)
+    body = (fenced[1] if fenced else body).strip()
+    whole = _value_of(body)
+    if whole is not None:
+        yield whole[0]
+        return
+    start = _START.search(body) or re.search(r"[{\[]", body)
+    if start is None:
+        raise ValueError(f"there is no JSON in {(body or text.strip())[:80]!r}")
+    while start is not None:
+        value, end = read_value(body, start.start())
+        yield value
+        start = _START.search(body, end)
+
+
+def _value_of(text: str) -> tuple[Any] | None:
+    """Return the value that the whole text is; None when it is no JSON."""
     try:
-        if start is None:
-            return json.loads(body)
-        return json.JSONDecoder().raw_decode(body, start.start())[0]
+        value, end = read_value(text, len(text) - len(text.lstrip()))
+    except ValueError:
+        return None
+    return None if text[end:].strip() else (value,)
+
+
+def _without_thinking(text: str) -> str:
+    """Return what follows a think block that the text begins with."""
+    if not text.lstrip().startswith("<think>"):
+        return text
+    return text.partition("</think>")[2]
+
+
+def read_value(text: str, start: int = 0) -> tuple[Any, int]:
+    """Return the JSON value that begins at `start`, and where it ends.
+
+    Raises ValueError that says where the text stops being JSON.
+
+    >>> read_value('[1, 2] and more')
+    ([1, 2], 6)
+    """
+    try:
+        return json.JSONDecoder(parse_constant=_no_constant).raw_decode(text, start)
     except json.JSONDecodeError as error:
-        if start is None:
-            raise ValueError(f"there is no JSON in {body[:80]!r}") from error
-        there = body[error.pos : error.pos + 20]
+        there = text[error.pos : error.pos + 20]
         raise ValueError(
             f"the JSON is broken: {error.msg} at {there!r}"
             if there
             else "the JSON is broken: it ends too early"
         ) from error
+    except RecursionError as error:
+        raise ValueError("the JSON is broken: it is nested too deep") from error
+    except ValueError as error:  # Python reads no number of over 4,300 digits
+        raise ValueError(f"the JSON is broken: {error}") from error
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")

@@ -77,7 +77,10 @@ def test_the_schema_is_in_the_prompt():
         (lambda: prompts.multilingual("Hi", "en"), "give a list such as"),
         (lambda: prompts.multilingual("Hi", []), "give a list such as"),
         (lambda: prompts.multilingual("Hi", ["eng"]), 'Did you mean "en"'),
-        (lambda: prompts.structured("Hi", {"type": 3}), "this is no JSON schema"),
+        (lambda: prompts.structured("Hi", {"type": 3}), "this is no JSON schema.*Give"),
+        (lambda: prompts.code("Sort", context=3), "context is 3; give a text"),
+        (lambda: prompts.reasoning("Why?", context=None), "context is None; give"),
+        (lambda: prompts.parse_json(None), "text is None; give the answer as a text"),
     ],
 )
 def test_wrong_input_names_the_remedy(call, message):
@@ -96,6 +99,10 @@ def test_wrong_input_names_the_remedy(call, message):
         '```json\n{"sum": 42}\n```',
         'Here:\n```\n{"sum": 42}\n```\nDone.',
         '<tool_call>\n{"sum": 42}\n</tool_call>',
+        '<think>Is {"sum": 41} right? No.</think>\n\n{"sum": 42}',
+        '<think>\n\n</think>\n```json\n{"sum": 42}\n```',
+        'The set {12, 30} has [a note] and gives {"sum": 42}.',
+        'See [1] and [2]: {"sum": 42}',
     ],
 )
 def test_json_is_found_wherever_a_model_puts_it(text):
@@ -106,11 +113,80 @@ json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inside: st.lists(inside) | st.dictionaries(st.text(), inside),
 )
+# Strings that mean something to the parser, where they are no more than text.
+marked = st.sampled_from(
+    ["```json\n{}\n```", "<think>{", "</think>", '{"a": 1}', "[", "</tool_call>"]
+)
+words = st.text(st.characters(exclude_characters="{[`<"))
 
 
 @given(json_values)
 def test_any_json_comes_back_as_it_was(value):
+    assert prompts.parse_json(json.dumps(value)) == value
     assert prompts.parse_json(json.dumps({"value": value}))["value"] == value
+
+
+@given(st.lists(marked | st.text()), marked | st.text())
+def test_marks_inside_the_strings_of_an_answer_are_text(texts, key):
+    value = {key: texts}
+    for spaces in (None, 2):
+        text = json.dumps(value, ensure_ascii=False, indent=spaces)
+        assert prompts.parse_json(text) == value
+        assert prompts.parse_json(f"\n{text}\n") == value
+
+
+@given(words, json_values, words)
+def test_nothing_is_lost_between_words(before, value, after):
+    text = f"{before}{json.dumps({'value': value})}{after}"
+    assert prompts.parse_json(text) == {"value": value}
+    thought = f"<think>{before}[1]</think>{text}"
+    assert prompts.parse_json(thought) == {"value": value}
+
+
+@given(st.dictionaries(st.text(), json_values, min_size=1), st.data())
+def test_half_an_answer_is_an_error_and_never_a_part_of_it(value, data):
+    text = json.dumps(value)
+    cut = data.draw(st.integers(1, len(text) - 1))
+    with pytest.raises(ValueError, match="the JSON is broken"):
+        prompts.parse_json(text[:cut])
+
+
+def outcome(parse, text):
+    """Return the value and "", or None and the words of the error."""
+    try:
+        return parse(text), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+@given(st.lists(marked | st.sampled_from('{}[]":,0-tfn\\') | st.text()).map("".join))
+def test_every_text_gives_a_value_or_an_error_with_words(text):
+    value, fault = outcome(prompts.parse_json, text)
+    assert "JSON" in fault or (not fault and json.loads(json.dumps(value)) == value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nested too deep"),
+        ('{"sum": ' + "9" * 5000 + "}", "the JSON is broken: Exceeds the limit"),
+        ('{"sum": NaN}', "NaN is no JSON number"),
+        ("{'sum': 42}", "the JSON is broken: Expecting property name"),
+        ("{sum: 42}", "the JSON is broken: Expecting property name"),
+        ('{"sum": 42,}', "the JSON is broken"),
+        ('<think>It is {"sum": 42}', "there is no JSON"),
+        ("", "there is no JSON"),
+    ],
+)
+def test_what_a_json_reader_trips_over_is_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        prompts.parse_json(text)
+
+
+def test_of_several_values_the_first_that_fits_is_taken():
+    text = '{"total": 1} or {"sum": 2} or {"sum": 3}'
+    assert prompts.parse_json(text, SUM) == {"sum": 2}
+    assert prompts.parse_json(text) == {"total": 1}
 
 
 @given(st.text("abc {[<>`\n", min_size=1))

@@ -1,9 +1,12 @@
 """Tools: calls are read, run and answered; nothing a model writes can do harm."""
 
 import dataclasses
+import json
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers.utils import get_json_schema
 
 import qwen_course as qc
@@ -13,6 +16,7 @@ from qwen_course.tools import ToolCall, calculator, chat_with_tools, parse_tool_
 
 CALL = '<tool_call>\n{"name": "calculator", "arguments": {"expression": "2 * 3"}}\n'
 CALL += "</tool_call>"
+marks = st.sampled_from(["<tool_call>", "</tool_call>", "<think>", '"', "\\"])
 
 
 def test_calls_are_read_in_order():
@@ -30,12 +34,63 @@ def test_calls_are_read_in_order():
         ("[1, 2]", "name"),
         ('{"name": "calculator"}', "arguments"),
         ('{"name": 3, "arguments": {}}', "name"),
+        ('{"name": "a", "arguments": {}} {"name": "b"}', "more than one JSON object"),
+        ("[" * 100_000, "no JSON"),
     ],
 )
 def test_a_malformed_call_is_shown_in_the_error(body, message):
     with pytest.raises(ValueError, match=message) as caught:
         parse_tool_calls(f"<tool_call>{body}</tool_call>")
     assert body in str(caught.value)
+
+
+arguments = st.dictionaries(
+    st.text(), st.none() | st.booleans() | st.integers() | st.text() | marks
+)
+calls_made = st.builds(ToolCall, st.text(), arguments)
+said = st.text().filter(lambda text: "<tool_call>" not in text)
+
+
+def as_text(call):
+    return f"<tool_call>\n{json.dumps(dataclasses.asdict(call))}\n</tool_call>"
+
+
+@given(st.lists(st.tuples(said, calls_made)), said)
+def test_any_calls_between_any_words_come_back_and_nothing_is_lost(parts, last):
+    text = "".join(words + as_text(call) for words, call in parts) + last
+    words, calls = tools.split_tool_calls(text)
+    assert calls == [call for _, call in parts] == parse_tool_calls(text)
+    assert words == "".join(words for words, _ in parts) + last
+
+
+def outcome(parse, text):
+    """Return the value and "", or None and the words of the error."""
+    try:
+        return parse(text), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+@given(st.lists(marks | st.sampled_from(['{"name": "f", "arguments": {', "}", "}}"])))
+def test_every_text_gives_calls_or_an_error_with_words(pieces):
+    text = "".join(pieces)
+    calls, fault = outcome(parse_tool_calls, text)
+    assert "call" in fault or (not fault and bool(calls) == ("<tool_call>" in text))
+
+
+def test_a_call_that_was_cut_off_is_an_error_not_an_answer():
+    with pytest.raises(ValueError, match="cut off.*Raise max_new_tokens"):
+        parse_tool_calls(CALL[: CALL.index("2 * 3")])
+
+
+def test_a_whole_call_needs_no_closing_tag_at_the_end():
+    assert parse_tool_calls(CALL.removesuffix("</tool_call>")) == parse_tool_calls(CALL)
+
+
+def test_what_is_no_text_is_refused():
+    with pytest.raises(ValueError, match="text is None; give the answer as a text"):
+        parse_tool_calls(None)
+    assert calculator(12).startswith("error: the expression is 12; give a text")
 
 
 @pytest.mark.parametrize(
@@ -118,6 +173,21 @@ def test_an_unknown_tool_and_wrong_arguments_are_reported_to_the_model(monkeypat
     chat_with_tools(None, None, "Hi")
     assert 'Did you mean "calculator"' in sent[1][-1]["content"]
     assert "formula" in sent[2][-1]["content"]
+
+
+def test_a_call_that_cannot_be_read_is_reported_to_the_model(monkeypatch):
+    broken = CALL.replace('"2 * 3"', "2 * 3")
+    sent = scripted(monkeypatch, broken, CALL, "It is 6.")
+    assert chat_with_tools(None, None, "Hi").answer == "It is 6."
+    assert sent[1][-1]["role"] == "tool"
+    assert sent[1][-1]["content"].startswith("error: the model wrote a call that is no")
+    assert sent[2][-1]["content"] == "6"
+
+
+def test_calls_that_cannot_be_read_do_not_go_on_for_ever(monkeypatch):
+    scripted(monkeypatch, *["<tool_call>no</tool_call>"] * 9)
+    with pytest.raises(ValueError, match="max_calls=4"):
+        chat_with_tools(None, None, "Hi")
 
 
 def test_an_endless_loop_of_calls_ends_in_an_error(monkeypatch):
