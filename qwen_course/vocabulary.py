@@ -98,9 +98,10 @@ def qwen3_tokenizer() -> Any:
 
 
 def read_template(name: str) -> str:
-    """Return the text of one of the course's chat templates: "qwen3" or "qwen2_5".
+    """Return the text of one of the course's chat templates.
 
-    Raises ValueError for any other name.
+    They are "qwen2_5", "qwen3", "qwen3_instruct_2507", "qwen3_5" and "qwen3_8"; raises
+    ValueError for any other name.
 
     >>> read_template("qwen3").count("<|im_start|>")
     3
