@@ -19,8 +19,8 @@ def mixture(pocket):
 
 def test_every_token_is_served_by_two_experts_of_each_layer(mixture):
     counts = expert_counts(mixture, range(50, 90))
-    assert counts.shape == (6, 16)
-    assert counts.sum(dim=1).tolist() == [80] * 6
+    assert counts.shape == (8, 16)
+    assert counts.sum(dim=1).tolist() == [80] * 8
 
 
 def test_a_dense_model_has_no_experts_to_count(pocket):
@@ -42,7 +42,7 @@ def test_the_load_of_real_problems_can_be_drawn(mixture, pocket):
         "tools": qc.tasks.tool_calls.problems(2),
     }
     load = expert_load(mixture, pocket[1], skills)
-    assert load.counts.shape == (2, 6, 16)
+    assert load.counts.shape == (2, 8, 16)
     axes = load.plot(3).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(skills)
 
