@@ -96,8 +96,8 @@ def losses(
     labels = packed["labels"][:, 1:]
     learnt = labels != IGNORE
     precision = fast_precision(model.device)
-    blind = torch.full((), torch.finfo(precision).min, dtype=precision)
-    mask = torch.where(packed["attention_mask"], torch.zeros_like(blind), blind)
+    blind = torch.finfo(precision).min
+    mask = torch.where(packed["attention_mask"], 0.0, blind).to(precision)
     routed = {"output_router_logits": True} if _experts(model) else {}
     halved = precision != torch.float32
     with torch.autocast(model.device.type, precision, enabled=halved):
