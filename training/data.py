@@ -56,8 +56,8 @@ class Example(NamedTuple):
     learnt: list[bool]
 
 
-# A division in one go; a long subtraction, which takes the most practice.
-HARD_WORDS = ("share", "two steps", "two steps")
+# The kinds with the most steps, or with the largest numbers.
+HARD_WORDS = ("share", "two steps", "discount", "yearly growth", "give away")
 
 
 def draw_problem(rng: random.Random, mix: Mix) -> Problem:

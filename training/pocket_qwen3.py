@@ -49,6 +49,20 @@ SMALL_NUMBERS = replace(
     mix=Mix(sums=0.16, products=0.07, word_problems=0.24, course_questions=0.40,
             dialogues=0.06, small_sums=0.5, hard_words=0.6),
 )  # fmt: skip
+# Divisions and long subtractions are thought through in steps since; six more wordings
+# a fact, and an even share of what the model must not forget.
+LAST = replace(
+    FULL,
+    steps=3600,
+    evaluate_every=400,
+    seed=4,
+    muon_lr=0.012,
+    adamw_lr=1.8e-3,
+    decay_share=1.0,
+    mix=Mix(sums=0.11, products=0.13, word_problems=0.26, course_questions=0.35,
+            instructions=0.035, new_questions=0.06, small_sums=0.15, hard_words=0.35,
+            unknown=0.12, thinking=0.7),
+)  # fmt: skip
 QUICK = replace(FULL, steps=120, evaluate_every=120, rows=SMALL_ROWS, warm_up=10)
 
 
@@ -131,7 +145,7 @@ PLAN = Plan(
     "pocket-qwen3",
     make_tokenizer,
     build,
-    {"main": FULL, "polish": POLISH, "small": SMALL_NUMBERS},
+    {"main": FULL, "polish": POLISH, "small": SMALL_NUMBERS, "last": LAST},
     QUICK,
     held_out_accuracy,
 )

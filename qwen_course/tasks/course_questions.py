@@ -1,12 +1,13 @@
 """The course's own questions about the family, in seven languages.
 
 The facts with their sources are data, `data/course_questions/facts.yaml`, and so are
-the wordings and answers of each language beside it. Ten wordings of every fact are
-trained on; an eleventh is the test.
+the wordings and answers of each language beside it. Sixteen wordings of every fact are
+trained on; another is the test.
 """
 
 import functools
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -119,10 +120,21 @@ def _common_words(language: str) -> frozenset[str]:
     return frozenset(word for word, _ in counts.most_common(12))
 
 
+def _respaced(question: str) -> str:
+    """Return the question without its spaces, or with some around its Latin words.
+
+    Chinese and Japanese are typed both ways.
+    """
+    if " " in question:
+        return question.replace(" ", "")
+    return re.sub(r"(?<=[^\x00-\x7f])(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?=[^\x00-\x7f])",
+                  " ", question)  # fmt: skip
+
+
 def roughen(question: str, language: str, rng: random.Random) -> str:
     """Return the question as somebody in a hurry types it.
 
-    Lower case, no punctuation, a common word left out: each now and then.
+    Lower case, no punctuation, a common word left out, other spaces: now and then.
     """
     words = question.split()
     if rng.random() < 0.2 and len(words) > 3:
@@ -131,6 +143,8 @@ def roughen(question: str, language: str, rng: random.Random) -> str:
         if common:
             del words[rng.choice(common)]
     question = " ".join(words)
+    if language in ("zh", "ja") and rng.random() < 0.3:
+        question = _respaced(question)
     if rng.random() < 0.15:
         question = _statement(question)
     if rng.random() < 0.15:

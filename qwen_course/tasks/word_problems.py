@@ -40,6 +40,36 @@ def _word_problem(
     )
 
 
+def divide(total: int, by: int) -> list[str]:
+    """Return a division without remainder in steps: the tens, then what is left.
+
+    >>> divide(84, 6)
+    ['6 × 10 = 60', '84 - 60 = 24', '24 / 6 = 4', '10 + 4 = 14']
+    """
+    tens, ones = total // by // 10 * 10, total // by % 10
+    if not tens or not ones:
+        return [f"{total} / {by} = {total // by}"]
+    rest = total - by * tens
+    return [
+        f"{by} × {tens} = {by * tens}",
+        f"{total} - {by * tens} = {rest}",
+        f"{rest} / {by} = {ones}",
+        f"{tens} + {ones} = {tens + ones}",
+    ]
+
+
+def subtract(number: int, taken: int) -> list[str]:
+    """Return a subtraction in steps: the hundreds, then the rest.
+
+    >>> subtract(832, 347)
+    ['832 - 300 = 532', '532 - 47 = 485']
+    """
+    hundreds, rest = taken // 100 * 100, taken % 100
+    between = number - hundreds
+    steps = [f"{number} - {hundreds} = {between}"] if hundreds else []
+    return steps + ([f"{between} - {rest} = {number - taken}"] if rest else [])
+
+
 def give_away(rng: random.Random) -> Problem:
     """Two gifts out of one stock: two subtractions."""
     first, second = rng.randint(5, 49), rng.randint(5, 49)
@@ -70,7 +100,7 @@ def give_away(rng: random.Random) -> Problem:
 
 
 def share(rng: random.Random) -> Problem:
-    """Boxes of things shared equally: a product, then a division."""
+    """Boxes of things shared equally: a product, then a division in steps."""
     people = rng.randint(2, 12)
     each = rng.randint(3, 40)
     boxes = rng.choice([b for b in range(2, 13) if people * each % b == 0] or [1])
@@ -93,7 +123,7 @@ def share(rng: random.Random) -> Problem:
         "share",
         (boxes, per_box, people),
         question,
-        [f"{boxes} × {per_box} = {total}", f"{total} / {people} = {each}"],
+        [f"{boxes} × {per_box} = {total}", *divide(total, people)],
         f"Each one gets {each} {things}.",
     )
 
@@ -276,7 +306,7 @@ def two_steps(rng: random.Random) -> Problem:
         "two steps",
         (each, times, goal),
         question,
-        [*worked.splitlines(), f"{goal} - {total} = {goal - total}"],
+        [*worked.splitlines(), *subtract(goal, total)],
         f"It is {goal - total} {thing}.",
     )
 
