@@ -144,7 +144,7 @@ def measure(model, tokenizer, n: int) -> Figures:
         "hard_switch": hard_switch(model, tokenizer, some),
         "soft_switch": soft_switches(model, tokenizer, some),
         "budget": budgets(model, tokenizer, some),
-        "votes": votes(model, tokenizer, some // 3),
+        "votes": votes(model, tokenizer, some),
         "tools": tool_talks(model, tokenizer, some // 3),
     }
     if experts.is_mixture(model):

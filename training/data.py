@@ -6,13 +6,14 @@ exactly the batches that an unbroken one would have seen.
 
 import functools
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from qwen_course import tasks
+from qwen_course.tasks import course_questions
 from qwen_course.tasks import problem as problems
 from qwen_course.tasks.problem import Problem
 
@@ -32,7 +33,9 @@ class Mix:
     new_questions: float = 0.07
     tool_calls: float = 0.045
     small_sums: float = 0.0  # of the sums: two to four numbers below 20
+    near_hundreds: float = 0.0  # of the sums: with a total just below or above one
     hard_words: float = 0.0  # of the word problems: of the kinds learnt last, at least
+    hello: float = 0.0  # of the dialogues: a greeting without a name
     unknown: float = 0.0  # of the course questions: to answer with "I do not know"
     thinking: float = 0.65  # the rest is answered at once
     cut_short: float = 0.15  # of the thinking ones: closed early, as by a budget
@@ -60,6 +63,26 @@ class Example(NamedTuple):
 HARD_WORDS = ("share", "two steps", "discount", "yearly growth", "give away")
 
 
+def _near_hundred(rng: random.Random) -> Problem:
+    """Make a sum in which 199 and 299, or 198 and 201, are easily mistaken.
+
+    The first digit is written first, and a carry from the last one decides it.
+    """
+    while True:
+        problem = tasks.sums.make(rng)
+        totals = [int(line.rsplit(" ", 1)[1]) for line in problem.thinking.splitlines()]
+        if any((total + 2) % 100 <= 3 for total in totals):
+            return problem
+
+
+def _greeting(rng: random.Random) -> Problem:
+    """Greet in one of the languages, as people type it."""
+    language = rng.choice(course_questions.LANGUAGES)
+    problem = rng.choice(course_questions.every_fact("train", language)["hello"])
+    question = course_questions.roughen(problem.question, language, rng)
+    return replace(problem, question=question)
+
+
 def draw_problem(rng: random.Random, mix: Mix) -> Problem:
     """Draw one training problem; a test content is never returned."""
     skill = rng.choices(tasks.SKILLS, [getattr(mix, name) for name in tasks.SKILLS])[0]
@@ -69,8 +92,12 @@ def draw_problem(rng: random.Random, mix: Mix) -> Problem:
     elif skill == "sums" and rng.random() < mix.small_sums:
         largest = rng.choice((9, 19))
         make = functools.partial(make, count=rng.randint(2, 4), largest=largest)
+    elif skill == "sums" and rng.random() < mix.near_hundreds:
+        make = _near_hundred
     elif skill == "word_problems" and rng.random() < mix.hard_words:
         make = functools.partial(make, kind=rng.choice(HARD_WORDS))
+    elif skill == "dialogues" and rng.random() < mix.hello:
+        make = _greeting
     elif skill == "course_questions" and rng.random() < mix.unknown:
         make = functools.partial(make, kind="unknown")
     return problems.draw(make, rng, "train")

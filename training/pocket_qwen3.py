@@ -63,6 +63,23 @@ LAST = replace(
             instructions=0.035, new_questions=0.06, small_sums=0.15, hard_words=0.35,
             unknown=0.12, thinking=0.7),
 )  # fmt: skip
+# "Hello" was answered as if it held a name, or in French, whose data greeted so too.
+GREETINGS = replace(
+    LAST,
+    steps=240,
+    rows=SMALL_ROWS,
+    evaluate_every=120,
+    seed=5,
+    muon_lr=0.004,
+    adamw_lr=6e-4,
+    mix=replace(LAST.mix, dialogues=0.12, hello=0.6),
+)
+# 12 of 14 wrong sums were a hundred too much: 137 + 62 = 299.
+HUNDREDS = replace(
+    GREETINGS,
+    seed=6,
+    mix=replace(LAST.mix, sums=0.2, near_hundreds=0.6, dialogues=0.06, hello=0.5),
+)
 QUICK = replace(FULL, steps=120, evaluate_every=120, rows=SMALL_ROWS, warm_up=10)
 
 
@@ -145,7 +162,14 @@ PLAN = Plan(
     "pocket-qwen3",
     make_tokenizer,
     build,
-    {"main": FULL, "polish": POLISH, "small": SMALL_NUMBERS, "last": LAST},
+    {
+        "main": FULL,
+        "polish": POLISH,
+        "small": SMALL_NUMBERS,
+        "last": LAST,
+        "greetings": GREETINGS,
+        "hundreds": HUNDREDS,
+    },
     QUICK,
     held_out_accuracy,
 )
