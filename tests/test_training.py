@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -108,6 +109,26 @@ def test_the_masked_loss_is_the_loss_of_each_example_alone(make_model):
     ]
     # subtle: the first token of the second example is predicted by nothing.
     assert losses[0] == pytest.approx(losses[1] + losses[2], rel=0.02)
+
+
+def drawn(skill: str, **shares: float) -> list:
+    """Return problems of one skill, drawn for training with these shares."""
+    others = dict.fromkeys(tasks.SKILLS, 0.0) | {skill: 1.0}
+    rng, mix = random.Random(0), Mix(**others, **shares)
+    return [data.draw_problem(rng, mix) for _ in range(60)]
+
+
+def test_a_mix_can_practise_what_is_weak():
+    near = [problem.thinking for problem in drawn("sums", near_hundreds=1.0)]
+    assert all(re.search(r"= \d*(98|99|00|01)$", text, re.M) for text in near)
+    small = drawn("sums", small_sums=1.0)
+    assert all(max(problem.content[1:]) < 20 for problem in small)
+    hard = drawn("word_problems", hard_words=1.0)
+    assert {problem.kind for problem in hard} == set(data.HARD_WORDS)
+    greetings = drawn("dialogues", hello=1.0)
+    assert {problem.kind for problem in greetings} == {
+        f"fact, {language}" for language in tasks.course_questions.LANGUAGES
+    }
 
 
 def test_a_switch_in_the_question_overrules_an_earlier_one():
