@@ -21,6 +21,7 @@ from qwen_course.chat import Reply, chat, chat_batch
 from qwen_course.display import show_tokens
 from qwen_course.doctor import doctor
 from qwen_course.evaluation import evaluate
+from qwen_course.exercises import check, hint, progress
 from qwen_course.loading import load
 from qwen_course.scorecard import scorecard
 from qwen_course.tools import chat_with_tools
@@ -33,11 +34,14 @@ __all__ = [
     "chat",
     "chat_batch",
     "chat_with_tools",
+    "check",
     "doctor",
     "evaluate",
     "glossary",
+    "hint",
     "load",
     "memory",
+    "progress",
     "prompts",
     "scorecard",
     "show_tokens",

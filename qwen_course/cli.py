@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from qwen_course import __version__
@@ -106,6 +107,45 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def grade(options: argparse.Namespace) -> int:
+    """Grade the submitted exercise notebooks in a folder: a table and a report."""
+    from qwen_course.exercises import grade as grader
+    from qwen_course.exercises.sandbox import Limits
+
+    limits = Limits(options.seconds, options.memory_gb)
+    grades = grader.grade(
+        options.folder, options.out, options.jobs, limits, options.seed
+    )
+    for sentence in grades.warnings():
+        print(f"qwen-course: {sentence}", file=sys.stderr)
+    print(f"{grades} See {options.out / 'index.html'}")
+    return 0
+
+
+def _add_grade(sub: argparse.ArgumentParser) -> None:
+    """Add the options of `grade`, and a help that looks at this system when asked."""
+    from qwen_course.exercises.sandbox import Limits
+
+    def number(name: str, kind: type, default: Any, text: str) -> None:
+        said = f"{text} ({default or 'all cores'})"
+        sub.add_argument(f"--{name}", type=kind, default=default, help=said)
+
+    sub.add_argument("folder", type=Path, help="what was handed in, see below")
+    sub.add_argument("--out", type=Path, default="grades", help="a folder (grades)")
+    number("jobs", int, None, "notebooks that run at once")
+    number("seconds", float, Limits.seconds, "for one notebook, by the clock")
+    number("memory-gb", float, Limits.memory_gb, "for one notebook, in GiB")
+    sub.add_argument("--seed", type=int, help="of the cases (drawn anew)")
+    options = sub.format_help
+
+    def format_help() -> str:
+        from qwen_course.exercises.grade import notes
+
+        return f"{options()}\n{notes()}"
+
+    sub.format_help = format_help  # type: ignore[method-assign]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qwen-course", description="The tools of the Qwen course."
@@ -142,6 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--parts", default="", help="such as sums,word_problems (all)")
     sub.add_argument("-n", type=int, default=100, help="questions a part (100)")
     _add_precision(sub)
+    _add_grade(command(grade))
     return parser
 
 

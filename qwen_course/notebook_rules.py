@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from qwen_course.errors import suggest
+from qwen_course.exercises.rules import asks_as_every_exercise_does
 from qwen_course.notebooks import (
     ANSI,
     KERNELSPEC,
@@ -30,6 +31,7 @@ from qwen_course.notebooks import (
     Notebook,
     clean,
     generated_cells,
+    is_exercise,
     known_places,
     read,
 )
@@ -185,6 +187,8 @@ def opens_with_the_generated_cells(path: Path, notebook: Notebook) -> Iterator[s
                 f'{path.name}: cell {position} is not the generated "{expected.id}". '
                 'Type "python -m qwen_course.notebooks tidy".'
             )
+    if is_exercise(path):
+        return
     if "measured" not in notebook.metadata["qwen_course"]:
         yield f'{path.name}: not measured. Type "python -m qwen_course.notebooks run".'
 
@@ -229,7 +233,7 @@ def holds_no_secret(path: Path, notebook: Notebook) -> Iterator[str]:
 
 def was_run_from_top_to_bottom(path: Path, notebook: Notebook) -> Iterator[str]:
     """A lesson's counts are 1, 2, 3 ...; exercises and solutions store no outputs."""
-    if path.parent.name in ("exercises", "solutions"):
+    if is_exercise(path):
         for cell in code_cells(notebook):
             if cell.outputs or cell.execution_count is not None:
                 yield f"{where(path, cell)}: it stores outputs or a count."
@@ -577,6 +581,7 @@ RULES: tuple[Rule, ...] = (
     has_no_traces_of_a_run,
     is_as_the_tool_writes_it,
     opens_with_the_generated_cells,
+    asks_as_every_exercise_does,
     tells_nothing_of_a_machine,
     holds_no_secret,
     was_run_from_top_to_bottom,

@@ -6,6 +6,7 @@ A tool for the course's authors. Learners never need it.
     python -m qwen_course.notebooks run notebooks/02_chat.ipynb
     python -m qwen_course.notebooks tidy                        # run, minus running
     python -m qwen_course.notebooks check                       # what the tests check
+    python -m qwen_course.notebooks run solutions/02_chat.ipynb # writes nothing
 """
 
 import argparse
@@ -26,6 +27,7 @@ from typing import Any, Self
 
 from qwen_course import __version__
 from qwen_course.errors import suggest
+from qwen_course.settings import PROGRESS_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = "qwen-course/qwen-course"
@@ -104,18 +106,38 @@ def write(path: Path, notebook: Notebook) -> bool:
     """Write a notebook if its text changes; return whether it did."""
     import nbformat
 
-    text = nbformat.v4.writes(notebook) + "\n"
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
+    if is_stored(path, notebook):
         return False
+    text = nbformat.v4.writes(notebook) + "\n"
     unfinished = path.with_suffix(".ipynb.part")
     unfinished.write_text(text, encoding="utf-8", newline="\n")
     unfinished.replace(path)
     return True
 
 
+def is_stored(path: Path, notebook: Notebook) -> bool:
+    """Return whether a file holds just the text of a notebook."""
+    import nbformat
+
+    text = nbformat.v4.writes(notebook) + "\n"
+    return path.is_file() and path.read_text(encoding="utf-8") == text
+
+
 def lessons(root: Path = ROOT) -> list[Path]:
     """Return the notebooks of `notebooks/`, in the order of their numbers."""
     return sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def exercises(root: Path = ROOT) -> list[Path]:
+    """Return the notebooks of `solutions/`, then those of `exercises/`."""
+    folders = ("solutions", "exercises")
+    found = (sorted((root / name).glob("[0-9][0-9]_*.ipynb")) for name in folders)
+    return [path for paths in found for path in paths]
+
+
+def is_exercise(path: Path) -> bool:
+    """Return whether a notebook is an exercise or a solution, and no lesson."""
+    return path.parent.name in ("exercises", "solutions")
 
 
 # The generated cells
@@ -197,13 +219,14 @@ def header_source(path: Path, notebook: Notebook) -> str:
 
 
 def generated_cells(path: Path, notebook: Notebook) -> tuple[Cell, Cell]:
-    """Return the two cells that every lesson opens with, header and bootstrap."""
+    """Return the two cells that every notebook opens with, header and bootstrap."""
     from nbformat.v4 import new_code_cell, new_markdown_cell
 
     tags = {"tags": ["generated"]}
-    header = new_markdown_cell(
-        header_source(path, notebook), id="header", metadata=tags
-    )
+    source = header_source
+    if is_exercise(path):
+        from qwen_course.exercises.build import header_source as source
+    header = new_markdown_cell(source(path, notebook), id="header", metadata=tags)
     tags = {"tags": ["bootstrap", "generated"]}
     return header, new_code_cell(BOOTSTRAP, id="bootstrap", metadata=tags)
 
@@ -402,9 +425,10 @@ def this_interpreter() -> Any:
 
 
 def kernel_environment(ipython_folder: str) -> dict[str, str]:
-    """Return the variables a lesson runs with: this package, the default model,
-    and none of the user's IPython start-up files."""
+    """Return the variables a lesson runs with: this package, the default model, an
+    empty progress, and none of the user's IPython start-up files."""
     environment = {**os.environ, "IPYTHONDIR": ipython_folder}
+    environment[PROGRESS_VARIABLE] = str(Path(ipython_folder, "progress.json"))
     environment.pop("QWEN_COURSE_MODEL", None)
     paths = [str(ROOT), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
@@ -501,21 +525,38 @@ def settled(old: dict[str, Any] | None, new: Measured) -> dict[str, Any]:
 def run(path: Path, timeout: int = 300) -> Measured:
     """Run one lesson from a clean kernel and write its outputs and header back.
 
-    Returns what it cost. Nothing is written when a cell fails.
+    Returns what it cost. Nothing is written when a cell fails, and nothing to an
+    exercise or a solution, which store no outputs.
 
-    Raises LessonError as `execute` does, and for metadata that lacks a key.
+    Raises LessonError as `execute` does, for metadata that lacks a key, and where a
+    check of a solution is not right.
     """
     notebook = with_generated_cells(path, read(path))
     notebook, measured = execute(path, notebook, timeout)
+    if is_exercise(path):
+        stop_at_unexpected_checks(path, notebook)
+        return measured
     about = notebook.metadata["qwen_course"]
     about["measured"] = settled(about.get("measured"), measured)
     write(path, clean(with_generated_cells(path, notebook)))
     return measured
 
 
+def stop_at_unexpected_checks(path: Path, notebook: Notebook) -> None:
+    """Raise LessonError unless a solution is right and an exercise is to do."""
+    from qwen_course.exercises.rules import unexpected
+
+    said = [unexpected(path, cell, cell.get("outputs", [])) for cell in notebook.cells]
+    if found := list(filter(None, said)):
+        raise LessonError("\n".join(found))
+
+
 def tidy(path: Path) -> bool:
     """Write a lesson's header, bootstrap and metadata anew; return if it changed."""
-    return write(path, clean(with_generated_cells(path, read(path))))
+    notebook = read(path)
+    if is_exercise(path):
+        notebook = without_outputs(notebook)
+    return write(path, clean(with_generated_cells(path, notebook)))
 
 
 # The command
@@ -562,6 +603,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--timeout", type=int, default=300, help="seconds for one cell")
     given = parser.parse_args(arguments)
     paths = given.notebooks or lessons()
+    if given.command == "check" and not given.notebooks:
+        paths += exercises()
     try:
         if not paths:
             raise LessonError(

@@ -16,6 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import hub_standin
+import verdicts
 
 ISOLATED = pytest.StashKey[Path]()
 # Any of these would win over HF_HOME.
@@ -29,6 +30,7 @@ OVERRIDES = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(verdicts)
     if hasattr(config, "workerinput"):  # an xdist worker: its parent has done this
         return
     try:
@@ -49,6 +51,7 @@ def _isolate(config: pytest.Config) -> None:
         "QWEN_COURSE_TEST": "1",
         "QWEN_COURSE_CACHE": str(kept / "qwen-course"),
         "TOKENIZERS_PARALLELISM": "false",
+        "QWEN_COURSE_PROGRESS": str(isolated / "progress.json"),
         "IPYTHONDIR": str(isolated / "ipython"),
         "JUPYTER_CONFIG_DIR": str(isolated / "jupyter-config"),
         "JUPYTER_DATA_DIR": str(isolated / "jupyter-data"),
