@@ -36,7 +36,7 @@ OWN = EXPERT_WIDTH - COMMON  # and those that it alone has
 SCALE = 2.0  # of its own ones: two experts, at about 1/2 each, speak for a sum of all
 FULL = replace(
     POLISH,
-    steps=2000,
+    steps=1600,
     evaluate_every=250,
     muon_lr=0.015,
     adamw_lr=3e-3,

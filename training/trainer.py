@@ -21,7 +21,7 @@ from training.data import IGNORE, ROWS, Mix, Rows, batch
 from training.muon import Muon, fast_precision
 
 Log = dict[str, float | int]
-BALANCE = 0.01  # weight of the load-balancing loss (Fedus et al., arXiv 2101.03961)
+BALANCE = 0.02  # weight of the load-balancing loss (Fedus et al., arXiv 2101.03961)
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,14 @@ def losses(
     loss = F.cross_entropy(logits.float(), labels[learnt], reduction="sum")
     if not routed:
         return loss, loss.new_zeros(())
-    config = model.config
-    return loss, load_balancing_loss_func(
-        output.router_logits,
-        config.num_experts,
-        config.num_experts_per_tok,
-        packed["real"],
-    )
+    # subtle: given all layers at once, the function balances their sum, and each layer
+    # may send everything to a few experts as long as the next one takes others.
+    experts = model.config.num_experts, model.config.num_experts_per_tok
+    balances = [
+        load_balancing_loss_func((logits,), *experts, packed["real"])
+        for logits in output.router_logits
+    ]
+    return loss, torch.stack(balances).mean()
 
 
 def _experts(model: PreTrainedModel) -> int:
