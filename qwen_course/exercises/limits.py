@@ -25,7 +25,7 @@ from typing import Any
 from qwen_course.exercises.question import NotPlain, is_stub, plain
 
 SECONDS = 10.0  # of computing, for one call of a learner's function
-PATIENCE = 4  # times as long on the clock, for code that waits and machines with a crowd
+PATIENCE = 4  # times as long on the clock, for code that waits, or a busy machine
 PROBE_SECONDS = 120.0  # for all calls of one check
 GRACE = 1.0  # to wait for an endless loop to notice that it is over
 MEMORY_GB = 4.0  # how much the process may grow during a call
