@@ -104,35 +104,39 @@ def read(path: Path) -> Notebook:
 
 def write(path: Path, notebook: Notebook) -> bool:
     """Write a notebook if its text changes; return whether it did."""
-    import nbformat
-
     if is_stored(path, notebook):
         return False
-    text = nbformat.v4.writes(notebook) + "\n"
     unfinished = path.with_suffix(".ipynb.part")
-    unfinished.write_text(text, encoding="utf-8", newline="\n")
+    unfinished.write_text(as_text(notebook), encoding="utf-8", newline="\n")
     unfinished.replace(path)
     return True
 
 
 def is_stored(path: Path, notebook: Notebook) -> bool:
     """Return whether a file holds just the text of a notebook."""
+    return path.is_file() and path.read_text(encoding="utf-8") == as_text(notebook)
+
+
+def as_text(notebook: Notebook) -> str:
+    """Return a notebook as its file holds it."""
     import nbformat
 
-    text = nbformat.v4.writes(notebook) + "\n"
-    return path.is_file() and path.read_text(encoding="utf-8") == text
+    return nbformat.v4.writes(notebook) + "\n"
+
+
+def numbered(folder: Path) -> list[Path]:
+    """Return the notebooks of a folder, in the order of their numbers."""
+    return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
 
 
 def lessons(root: Path = ROOT) -> list[Path]:
-    """Return the notebooks of `notebooks/`, in the order of their numbers."""
-    return sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    """Return the notebooks of `notebooks/`."""
+    return numbered(root / "notebooks")
 
 
 def exercises(root: Path = ROOT) -> list[Path]:
     """Return the notebooks of `solutions/`, then those of `exercises/`."""
-    folders = ("solutions", "exercises")
-    found = (sorted((root / name).glob("[0-9][0-9]_*.ipynb")) for name in folders)
-    return [path for paths in found for path in paths]
+    return numbered(root / "solutions") + numbered(root / "exercises")
 
 
 def is_exercise(path: Path) -> bool:
@@ -185,6 +189,12 @@ def colab_link(path: Path) -> str:
     return f"https://colab.research.google.com/github/{place}"
 
 
+def colab_badge(path: Path) -> str:
+    """Return the Markdown of the button that opens a notebook in Colab."""
+    picture = "https://colab.research.google.com/assets/colab-badge.svg"
+    return f"[![Open in Colab]({picture})]({colab_link(path)})"
+
+
 def header_source(path: Path, notebook: Notebook) -> str:
     """Return the Markdown of a lesson's header: title, goals, and what it needs."""
     about = lesson_metadata(path, notebook)
@@ -197,12 +207,11 @@ def header_source(path: Path, notebook: Notebook) -> str:
     columns |= {"Download": about["download"], "GPU": about["gpu"]}
     if "reading" in about:
         columns = {"Your time": about["reading"], **columns}
-    badge = "https://colab.research.google.com/assets/colab-badge.svg"
     return "\n".join(
         [
             f"# {path.stem[:2]} · {about['title']}",
             "",
-            f"[![Open in Colab]({badge})]({colab_link(path)})",
+            colab_badge(path),
             "",
             "**After this lesson you can**",
             "",

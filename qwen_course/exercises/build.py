@@ -145,12 +145,11 @@ def header_source(path: Path, notebook: Notebook) -> str:
     edition = ""
     if path.parent.name == "solutions":
         edition = f" These are the solutions; [try it first](../exercises/{path.name})."
-    badge = "https://colab.research.google.com/assets/colab-badge.svg"
     return "\n".join(
         [
             f"# {path.stem[:2]} · {title}",
             "",
-            f"[![Open in Colab]({badge})]({notebooks.colab_link(path)})",
+            notebooks.colab_badge(path),
             "",
             f"For [lesson {path.stem[:2]}](../notebooks/{path.name}).{edition}",
             "",
@@ -234,8 +233,8 @@ def _unmarked(line: str) -> str:
 
 
 def solutions(root: Path = notebooks.ROOT) -> list[Path]:
-    """Return the notebooks of `solutions/`, in the order of their numbers."""
-    return sorted((root / "solutions").glob("[0-9][0-9]_*.ipynb"))
+    """Return the notebooks of `solutions/`."""
+    return notebooks.numbered(root / "solutions")
 
 
 def target(path: Path) -> Path:

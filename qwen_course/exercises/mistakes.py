@@ -59,6 +59,11 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def is_pair(value: Any) -> bool:
+    """Return whether a value is a list of two numbers."""
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
+
+
 def close(value: Any, expected: float, tolerance: float = 1e-6) -> bool:
     """Return whether a value is a number within a relative tolerance."""
     return is_number(value) and math.isclose(value, expected, rel_tol=tolerance)

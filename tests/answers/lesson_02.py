@@ -288,7 +288,7 @@ def render_in_groups(messages):
 
 
 def render_with_template(messages):
-    from qwen_course.exercises.probes.lesson_02 import pocket
+    from qwen_course.exercises.probes import pocket
 
     return prompt_text(pocket()[1], messages)
 

@@ -13,6 +13,7 @@ from answers import Lazy
 from qwen_course import vocabulary
 from qwen_course.exercises.judges import lesson_03 as judge
 from qwen_course.exercises.probes import lesson_03 as probe
+from qwen_course.exercises.probes import pocket
 from qwen_course.thinking import budget_processor, split_thinking
 
 # Question 1
@@ -136,9 +137,7 @@ def parse_published(ids, tokenizer, end=151668):
 
 
 def parse_with_the_pocket_models_id(ids, tokenizer):
-    return parse_published(
-        ids, tokenizer, probe.pocket()[1].get_added_vocab()["</think>"]
-    )
+    return parse_published(ids, tokenizer, pocket()[1].get_added_vocab()["</think>"])
 
 
 def parse_at_the_last_end(ids, tokenizer):
@@ -553,7 +552,7 @@ WRONG: dict[str, dict[str, Any]] = {
         "nudges": budget_that(lowest=-20.0),
         "shape": BudgetOfOneRow,
         "generates-past-the-budget": BudgetThatCountsItsCalls,
-        "never-forces": lambda *given: budget_processor(probe.pocket()[1], *given[:2]),
+        "never-forces": lambda *given: budget_processor(pocket()[1], *given[:2]),
         "raises": lambda budget, prompt_tokens: Budget,
     },
     "03.q4": {

@@ -16,14 +16,6 @@ Words = dict[str, str]  # what a learner is told, by the name of the mistake
 Found = tuple[str, dict[str, Any]] | None  # a mistake's name, and what its words need
 
 
-def _is_pair(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(map(mistakes.is_number, value))
-    )
-
-
 # Question 1: parameters
 
 COUNT: Words = {
@@ -242,7 +234,7 @@ def q3(seen: Seen, seed: int) -> Mistake | None:
         return wrong
     for text, shown, outcome in zip(texts, calls, seen, strict=True):
         pair = outcome["value"]
-        if not _is_pair(pair):
+        if not mistakes.is_pair(pair):
             said = f"{shown} returned {pair!r}. Return two numbers of bytes: grouped, "
             return Mistake("no-pair", said + "ungrouped.")
         config = architecture.configuration(text.id)
@@ -335,7 +327,7 @@ def q4(seen: Seen, seed: int) -> Mistake | None:
         return wrong
     for id, shown, outcome in zip(probes.MIXTURES, calls, seen, strict=True):
         pair = outcome["value"]
-        if not _is_pair(pair):
+        if not mistakes.is_pair(pair):
             said = f"{shown} returned {pair!r}. Return two numbers: bytes to load, "
             return Mistake("no-pair", said + "parameters to compute with.")
         config = architecture.configuration(id)

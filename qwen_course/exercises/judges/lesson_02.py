@@ -12,6 +12,7 @@ from typing import Any
 
 from qwen_course.exercises import mistakes
 from qwen_course.exercises.probes import lesson_02 as given
+from qwen_course.exercises.probes import pocket
 from qwen_course.exercises.question import Mistake, Question
 from qwen_course.messages import Message
 
@@ -87,7 +88,7 @@ def _overheads(seed: int) -> list[int]:
 
 
 def _content_tokens(messages: list[Message]) -> list[int]:
-    tokenizer = given.pocket()[1]
+    tokenizer = pocket()[1]
     return [len(tokenizer(one["content"])["input_ids"]) for one in messages]
 
 
@@ -276,7 +277,7 @@ def _written(question: str, **options: bool) -> str:
     """Return a question as the chat template writes it, thinking off."""
     switches = {"add_generation_prompt": True, "enable_thinking": False, **options}
     messages = [{"role": "user", "content": question}]
-    tokenizer = given.pocket()[1]
+    tokenizer = pocket()[1]
     return str(tokenizer.apply_chat_template(messages, tokenize=False, **switches))
 
 
@@ -293,7 +294,7 @@ def _answers(
     """Answer in one batch, padded on a side, its padding masked or not."""
     import torch
 
-    model, tokenizer = given.pocket()
+    model, tokenizer = pocket()
     inputs = tokenizer(
         list(prompts), padding=True, padding_side=side, return_tensors="pt"
     ).to(model.device)
@@ -458,7 +459,7 @@ def q4(seen: Outcomes, seed: int) -> Mistake | None:
 
 
 def _rendered(talk: list[Message]) -> str:
-    return str(given.pocket()[1].apply_chat_template(
+    return str(pocket()[1].apply_chat_template(
         talk, tokenize=False, add_generation_prompt=True
     ))  # fmt: skip
 
@@ -544,7 +545,7 @@ def _slips(value: str, expected: str, talk: list[Message]) -> Iterator[Mistake]:
 
 def q5(seen: Outcomes, seed: int) -> Mistake | None:
     """Look for control tokens among the ids, and for the text that they spell."""
-    tokenizer = given.pocket()[1]
+    tokenizer = pocket()[1]
     texts = given.honest(seed) + given.attacks(seed)
     control = {id: token for token, id in tokenizer.get_added_vocab().items()}
     wrong = mistakes.of_calls(seen, [f"text_ids({_excerpt(text)})" for text in texts])
@@ -821,7 +822,7 @@ def _refused(outcome: dict[str, Any]) -> bool:
 
 
 def _size(talk: list[Message]) -> int:
-    return given.prompt_tokens(given.pocket()[1], talk)
+    return given.prompt_tokens(pocket()[1], talk)
 
 
 def _fitting(

@@ -9,6 +9,7 @@ from typing import Any
 from qwen_course.evaluation import evaluate
 from qwen_course.exercises import mistakes
 from qwen_course.exercises.probes import lesson_03 as probe
+from qwen_course.exercises.probes import pocket
 from qwen_course.exercises.question import Mistake, Question
 from qwen_course.thinking import EARLY_STOP, split_thinking, token_id
 
@@ -405,7 +406,7 @@ def _generated(outcome: dict[str, Any]) -> Mistake | None:
     """Look whether the pocket model, under the processor, closed its block in time."""
     if wrong := mistakes.of_call(outcome, "model.generate with your processor"):
         return wrong
-    tokenizer = probe.pocket()[1]
+    tokenizer = pocket()[1]
     parts = split_thinking(outcome["value"], tokenizer)
     before_end = tokenizer(EARLY_STOP.split("</think>")[0])["input_ids"]
     if parts.closed and len(parts.thinking) <= probe.SMALL_BUDGET + len(before_end):
@@ -424,7 +425,7 @@ def _generated(outcome: dict[str, Any]) -> Mistake | None:
 @functools.cache
 def share(budget: int) -> float:
     """Return the share of right answers that the pocket model gets with a budget."""
-    model, tokenizer = probe.pocket()
+    model, tokenizer = pocket()
     return evaluate(
         model, tokenizer, probe.fives(), thinking_budget=budget,
         max_new_tokens=budget + 24, progress=False,
@@ -492,8 +493,7 @@ def q5(seen: Outcomes, seed: int) -> Mistake | None:
         return wrong
     for number, (talk, outcome) in enumerate(zip(probe.talks(seed), seen, strict=True)):
         value = outcome["value"]
-        pair = isinstance(value, list) and len(value) == 2
-        if not pair or not all(map(mistakes.is_number, value)):
+        if not mistakes.is_pair(value):
             return Mistake(
                 "no-pair", f"You returned {str(value)[:60]}. Return two numbers: "
                 "(sent, kept)."
@@ -504,7 +504,7 @@ def q5(seen: Outcomes, seed: int) -> Mistake | None:
 
 
 def _tokens(text: str) -> int:
-    return len(probe.pocket()[1](text)["input_ids"])
+    return len(pocket()[1](text)["input_ids"])
 
 
 def _block(message: dict[str, Any]) -> str:
@@ -513,7 +513,7 @@ def _block(message: dict[str, Any]) -> str:
 
 
 def _sent(talk: Talk, generation: bool = True) -> str:
-    text = probe.pocket()[1].apply_chat_template(
+    text = pocket()[1].apply_chat_template(
         talk, tokenize=False, add_generation_prompt=generation
     )
     return str(text)

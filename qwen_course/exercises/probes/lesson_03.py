@@ -4,8 +4,9 @@ import functools
 import random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from qwen_course import catalog, loading, tasks, thinking, vocabulary
+from qwen_course import catalog, tasks, thinking, vocabulary
 from qwen_course.exercises.limits import call
+from qwen_course.exercises.probes import pocket
 from qwen_course.exercises.question import Probe
 
 if TYPE_CHECKING:
@@ -13,12 +14,6 @@ if TYPE_CHECKING:
 
     from qwen_course.checkpoint import Checkpoint
     from qwen_course.tasks.problem import Problem
-
-
-@functools.cache
-def pocket() -> tuple[Any, Any]:
-    """Return the pocket model and its tokenizer, whatever the setting says."""
-    return loading.load("pocket-qwen3")
 
 
 @functools.cache
