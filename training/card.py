@@ -5,11 +5,16 @@ greedily (but for the votes) and in fp32, and kept in `training/results/`.
 """
 
 import argparse
+import importlib
+import importlib.util
 import json
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -137,9 +142,6 @@ def measure(model, tokenizer, n: int) -> Figures:
         for row in scorecard(model, tokenizer, number, parts, batch_size=BATCH).rows
     ]
     figures = {
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__.partition("+")[0],
-        "parameters": model.num_parameters(),
         "scorecard": Scorecard(tuple(rows)).to_json(),
         "hard_switch": hard_switch(model, tokenizer, some),
         "soft_switch": soft_switches(model, tokenizer, some),
@@ -181,7 +183,13 @@ def _vote_table(figures: dict[str, Figures]) -> str:
 def card(name: str, figures: Figures) -> str:
     """Return the model card, in the Hub's format."""
     template = HERE / f"card_{name.replace('-', '_')}.md"
-    values = {
+    values = (specialist(name) or sys.modules[__name__]).values(figures)
+    return template.read_text("utf-8").format(**values)
+
+
+def values(figures: Figures) -> dict[str, Any]:
+    """Return what stands in the card of a general model."""
+    return {
         "parameters": f"{figures['parameters'] / 1e6:.1f}",
         "scorecard": Scorecard.from_json(figures["scorecard"]).markdown(),
         "budgets": _budget_table(figures["budget"]),
@@ -200,7 +208,18 @@ def card(name: str, figures: Figures) -> str:
         "least_load": figures.get("least_load"),
         "most_load": figures.get("most_load"),
     }
-    return template.read_text("utf-8").format(**values)
+
+
+def specialist(name: str) -> ModuleType | None:
+    """Return the module that measures a specialist, None for a general model.
+
+    `training/measure_coder.py` for pocket-coder: its `measure(model, tokenizer, n)`
+    returns the figures, its `values(figures)` what stands in the card.
+    """
+    module = f"training.measure_{name.removeprefix('pocket-').replace('-', '_')}"
+    if importlib.util.find_spec(module) is None:
+        return None
+    return importlib.import_module(module)
 
 
 def kept_figures(name: str) -> Figures:
@@ -228,7 +247,13 @@ def main() -> None:
     name = options.model
     if not options.write_only:
         model, tokenizer = qc.load(options.folder or name)
-        _keep(name, measure(model, tokenizer, options.n))
+        measured = (specialist(name) or sys.modules[__name__]).measure
+        about = {
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+            "torch": torch.__version__.partition("+")[0],
+            "parameters": model.num_parameters(),
+        }
+        _keep(name, about | measured(model, tokenizer, options.n))
         if experts.is_mixture(model):
             load = load_of_experts(model, tokenizer, 40)
             picture = RESULTS / name / "experts.png"

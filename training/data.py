@@ -6,6 +6,7 @@ exactly the batches that an unbroken one would have seen.
 
 import functools
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -180,25 +181,26 @@ def render(
     parts, thinking = write(problem, tokenizer, rng, mix)
     answer = (f"{problem.answer}<|im_end|>", True)
     if thinking is None:
-        return _encode([*parts, answer], tokenizer)
+        return encode([*parts, answer], tokenizer)
     if rng.random() < mix.cut_short:
         return _cut(thinking, parts, answer, tokenizer, rng)
     whole = (f"<think>\n{thinking}\n</think>\n\n", True)
-    return _encode([*parts, whole, answer], tokenizer)
+    return encode([*parts, whole, answer], tokenizer)
 
 
 def _cut(thinking, parts, answer, tokenizer, rng) -> Example:
     """Close the thinking after a random number of its tokens."""
-    head = _encode([*parts, ("<think>\n", True)], tokenizer)
+    head = encode([*parts, ("<think>\n", True)], tokenizer)
     body = tokenizer(thinking)["input_ids"]
     body = body[: rng.randint(0, len(body))]
-    tail = _encode([("\n</think>\n\n", False), answer], tokenizer)
+    tail = encode([("\n</think>\n\n", False), answer], tokenizer)
     return Example(
         head.ids + body + tail.ids, head.learnt + [True] * len(body) + tail.learnt
     )
 
 
-def _encode(parts: list[tuple[str, bool]], tokenizer) -> Example:
+def encode(parts: Parts, tokenizer: PreTrainedTokenizerBase) -> Example:
+    """Return the token ids of the parts, each marked as learnt or only read."""
     ids: list[int] = []
     learnt: list[bool] = []
     for text, is_learnt in parts:
@@ -260,22 +262,32 @@ def batch(
     mix: Mix,
     rows: tuple[Rows, ...] = ROWS,
 ) -> list[dict]:
-    """Return the packed batches of one training step, one for each length of row.
-
-    An example goes where it fits best; the step is drawn when the first of the
-    batches is full.
-    """
+    """Return the packed batches of one training step, one for each length of row."""
     rng = random.Random(f"{seed}/{step}")
+
+    def draw() -> Example:
+        return render(draw_problem(rng, mix), tokenizer, rng, mix)
+
+    return fill_rows(draw, rows, tokenizer.pad_token_id)
+
+
+def fill_rows(
+    draw: Callable[[], Example], rows: tuple[Rows, ...], pad: int
+) -> list[dict]:
+    """Draw examples until one of the batches is full; pack each length of row.
+
+    An example goes where it fits best; one that is longer than all rows is left out.
+    """
     waiting: list[list[Example]] = [[] for _ in rows]
     room = [group.number * group.length for group in rows]
     while min(room) > 0:
-        example = render(draw_problem(rng, mix), tokenizer, rng, mix)
+        example = draw()
         size = len(example.ids)
         place = next((n for n, group in enumerate(rows) if size <= group.length), None)
         if place is not None:
             waiting[place].append(example)
             room[place] -= size
     return [
-        pack(examples, group.number, group.length, tokenizer.pad_token_id)
+        pack(examples, group.number, group.length, pad)
         for examples, group in zip(waiting, rows, strict=True)
     ]

@@ -5,8 +5,9 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -17,19 +18,33 @@ from transformers import (
 )
 
 from qwen_course.models import checksums
-from training.trainer import Log, Recipe, describe, train
+from training.trainer import TEXT, Log, Material, Recipe, describe, train
 
 HERE = Path(__file__).parent
 MODELS = HERE.parent / "qwen_course" / "models"
 Measure = Callable[[PreTrainedModel], Log]
 
 
+Curves = dict[str, tuple[str, str]]  # column of the log: its label and colour
+THINKING: Curves = {
+    "with_thinking": ("problems, with thinking", "#0072B2"),
+    "without_thinking": ("problems, without", "#D55E00"),
+    "facts": ("course questions", "#009E73"),
+}
+
+
+# The values of Qwen3's own generation config, made for thinking.
+QWEN3_THINKING = {"do_sample": True, "temperature": 0.6, "top_p": 0.95, "top_k": 20}
+
+
 @dataclass(frozen=True)
 class Plan:
     """One model: its tokenizer, its shape, the stages of its training.
 
-    `held_out(tokenizer)` returns a function that measures a model on unseen
-    questions; its columns go into the log.
+    `tokenizer` is a processor for a model that sees or hears. `held_out(tokenizer)`
+    returns a function that measures a model on unseen questions; its columns, those of
+    `curves`, go into the log. `material` is what it learns from, `generation` what the
+    checkpoint's generation config says of sampling.
     """
 
     name: str
@@ -40,6 +55,10 @@ class Plan:
     held_out: Callable[[PreTrainedTokenizerBase], Measure]
     compiled: bool = True  # False: torch.compile would gain less than it takes
     shipped: bool = True  # False: trained for a comparison, not for the course
+    material: Material = TEXT
+    curves: Curves = field(default_factory=lambda: THINKING)
+    generation: dict[str, Any] = field(default_factory=lambda: QWEN3_THINKING)
+    load: Callable[[Path], Any] = AutoTokenizer.from_pretrained  # or AutoProcessor's
 
 
 def vocabulary_rows(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -72,43 +91,32 @@ def run_plan(plan: Plan, stages: dict[str, Recipe], run: Path, device: str):
         (folder / "config.json").write_text(text + "\n", encoding="utf-8")
         measure = plan.held_out(tokenizer)
         compiled = plan.compiled and pays_to_compile(recipe)
-        train(model, tokenizer, recipe, folder, measure, compiled)
-        plot(folder / "log.csv", folder / "log.png")
+        train(model, tokenizer, recipe, folder, measure, compiled, plan.material)
+        plot(folder / "log.csv", folder / "log.png", plan.curves)
     return model, tokenizer
 
 
 def _tokenizer_of(plan: Plan, folder: Path) -> PreTrainedTokenizerBase:
     if not (folder / "tokenizer.json").exists():
         plan.tokenizer().save_pretrained(folder)
-    return AutoTokenizer.from_pretrained(folder)
+    return plan.load(folder)
 
 
-def export(model, tokenizer, folder: Path) -> None:
+def export(model, tokenizer, folder: Path, generation: dict[str, Any]) -> None:
     """Write the checkpoint in bf16, with generation config and checksums."""
     folder.mkdir(parents=True, exist_ok=True)
     copy = type(model)(model.config)
     copy.load_state_dict(model.state_dict())
+    text = getattr(tokenizer, "tokenizer", tokenizer)  # a processor holds one
     copy.generation_config = GenerationConfig(
-        do_sample=True,
-        temperature=0.6,
-        top_p=0.95,
-        top_k=20,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **generation, eos_token_id=text.eos_token_id, pad_token_id=text.pad_token_id
     )
     copy.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     checksums.write(folder)
 
 
-CURVES = {
-    "with_thinking": ("problems, with thinking", "#0072B2"),
-    "without_thinking": ("problems, without", "#D55E00"),
-    "facts": ("course questions", "#009E73"),
-}
-
-
-def plot(log: Path, picture: Path) -> None:
+def plot(log: Path, picture: Path, curves: Curves = THINKING) -> None:
     """Draw the loss and the held-out accuracy of a run from its CSV log."""
     from matplotlib.figure import Figure
 
@@ -120,7 +128,7 @@ def plot(log: Path, picture: Path) -> None:
     left.plot(tokens, [float(row["loss"]) for row in rows], color="#0072B2")
     left.set(xlabel="tokens seen (millions)", ylabel="loss (nats a token)",
              yscale="log", title="Training loss")  # fmt: skip
-    for name, (label, colour) in CURVES.items():
+    for name, (label, colour) in curves.items():
         measured = [row for row in rows if row[name]]
         seen = [int(row["tokens"]) / 1e6 for row in measured]
         shares = [100 * float(row[name]) for row in measured]
@@ -147,5 +155,5 @@ def main(plan: Plan, arguments: list[str] | None = None) -> None:
     out = options.out or (MODELS / plan.name if kept else run / "model")
     stages = {"quick": plan.quick} if options.quick else plan.stages
     model, tokenizer = run_plan(plan, stages, run, options.device)
-    export(model, tokenizer, out)
+    export(model, tokenizer, out, plan.generation)
     print(f"The model is in {out}.")

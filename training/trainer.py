@@ -6,9 +6,10 @@ A run is a folder: `config.json` of the recipe, `log.csv`, and `checkpoint.safet
 
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,6 +22,7 @@ from training.data import IGNORE, ROWS, Mix, Rows, batch
 from training.muon import Muon, fast_precision
 
 Log = dict[str, float | int]
+Packed = dict[str, torch.Tensor]
 BALANCE = 0.02  # weight of the load-balancing loss (Fedus et al., arXiv 2101.03961)
 
 
@@ -38,7 +40,7 @@ class Recipe:
     decay_share: float = 0.5  # of the steps, at the end: linear to a fiftieth
     log_every: int = 25
     evaluate_every: int = 250
-    mix: Mix = field(default_factory=Mix)
+    mix: Any = field(default_factory=Mix)  # what the batches are made of
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
@@ -53,9 +55,13 @@ def learning_rate(step: int, recipe: Recipe) -> float:
 
 
 def _is_matrix(name: str, weight: torch.nn.Parameter) -> bool:
-    """Return whether Muon takes a weight: matrices of the layers, no router."""
+    """Return whether Muon takes a weight: matrices of the layers, no router.
+
+    The experts of a layer are a stack of matrices; the kernel of a convolution is not.
+    """
     inside = "embed" not in name and not name.endswith(".gate.weight")
-    return weight.ndim >= 2 and inside
+    matrix = weight.ndim == 2 or (weight.ndim == 3 and ".experts." in name)
+    return matrix and inside
 
 
 def optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -85,7 +91,7 @@ def forward_of(model: PreTrainedModel, compiled: bool) -> Callable:
 
 
 def losses(
-    model: PreTrainedModel, forward: Callable, packed: dict[str, torch.Tensor]
+    model: PreTrainedModel, forward: Callable, packed: Packed
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sum of the cross-entropies of the learnt tokens, and the balance.
 
@@ -165,15 +171,34 @@ def load_checkpoint(path: Path, model, opts) -> int:
     return int(state["step"])
 
 
+def text_batch(step: int, recipe: Recipe, tokenizer) -> list[Packed]:
+    """Return what a general text model learns from in a step."""
+    return batch(step, recipe.seed, tokenizer, recipe.mix, recipe.rows)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a model learns from: the packed batches of a step, and the loss of one.
+
+    `batch(step, recipe, tokenizer)` draws from seed and step alone. A batch holds at
+    least `labels` and `real`, both (rows, tokens). `loss(model, forward, packed)`
+    returns the sum of the cross-entropies and the balance of experts, see `losses`.
+    `measured` names the columns that held-out measurements add to the log.
+    """
+
+    batch: Callable[[int, Recipe, Any], list[Packed]] = text_batch
+    loss: Callable[..., tuple[torch.Tensor, torch.Tensor]] = losses
+    measured: tuple[str, ...] = ("with_thinking", "without_thinking", "facts")
+
+
+TEXT = Material()
+
+
 class Logger:
     """A CSV file with one row for each logged step; rows after a resume are redone."""
 
-    columns = (
-        "step", "tokens", "seconds", "loss",
-        "with_thinking", "without_thinking", "facts",
-    )  # fmt: skip
-
-    def __init__(self, path: Path, first_step: int) -> None:
+    def __init__(self, path: Path, first_step: int, measured: Sequence[str]) -> None:
+        self.columns = ("step", "tokens", "seconds", "loss", *measured)
         kept = []
         if path.exists():
             with path.open(newline="") as file:
@@ -199,6 +224,7 @@ def train(
     folder: Path,
     held_out: Callable[[PreTrainedModel], Log],
     compiled: bool = False,
+    material: Material = TEXT,
 ) -> None:
     """Train `model` in place for `recipe.steps`, resuming from `folder`.
 
@@ -209,7 +235,7 @@ def train(
     opts = optimizers(model, recipe)
     checkpoint = folder / "checkpoint.safetensors"
     first = load_checkpoint(checkpoint, model, opts)
-    log = Logger(folder / "log.csv", first)
+    log = Logger(folder / "log.csv", first, material.measured)
     started = time.perf_counter() - log.seconds_before
     forward = forward_of(model, compiled)
     tokens = sum(group.number * group.length for group in recipe.rows)
@@ -217,7 +243,7 @@ def train(
     bar = tqdm(range(first, recipe.steps), initial=first, total=recipe.steps)
     mean_loss = None
     for step in bar:
-        loss = _one_step(model, forward, tokenizer, recipe, opts, step)
+        loss = _one_step(model, forward, tokenizer, recipe, opts, step, material)
         mean_loss = loss if mean_loss is None else 0.95 * mean_loss + 0.05 * loss
         bar.set_postfix(loss=f"{mean_loss:.3f}")
         done = step + 1
@@ -234,16 +260,18 @@ def train(
             save_checkpoint(checkpoint, model, opts, done)
 
 
-def _one_step(model, forward, tokenizer, recipe: Recipe, opts, step: int) -> float:
+def _one_step(
+    model, forward, tokenizer, recipe: Recipe, opts, step: int, material=TEXT
+) -> float:
     packs = [
         {name: value.to(model.device) for name, value in packed.items()}
-        for packed in batch(step, recipe.seed, tokenizer, recipe.mix, recipe.rows)
+        for packed in material.batch(step, recipe, tokenizer)
     ]
     packs = [packed for packed in packs if packed["real"].any()]
     learnt = sum(int((packed["labels"] != IGNORE).sum()) for packed in packs)
     total = 0.0
     for packed in packs:
-        loss, balance = losses(model, forward, packed)
+        loss, balance = material.loss(model, forward, packed)
         loss = loss / learnt
         (loss + BALANCE * balance / len(packs)).backward()
         total += loss.item()
