@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from qwen_course import media
 from qwen_course.messages import Message, check_messages, encode
+from qwen_course.processors import text_tokenizer
 from qwen_course.thinking import budget_processor, check_budget, split_thinking
 
 if TYPE_CHECKING:
@@ -118,7 +120,8 @@ def chat(
 ) -> Reply:
     """Send `messages` and return the reply.
 
-    `messages` is a text or a list of `{"role": ..., "content": ...}`. `thinking`
+    `messages` is a text or a list of `{"role": ..., "content": ...}`; with a processor
+    in the tokenizer's place, its content may hold images and sounds. `thinking`
     switches Qwen3's thinking mode; `thinking_budget` closes it after so many tokens.
     `sampling` is "recommended" (Qwen's published values for the mode), "greedy", or a
     dict of `generate` arguments; a `seed` makes sampling repeatable. `stream=True`
@@ -221,8 +224,12 @@ def _reply_to(
         encode(tokenizer, talk, thinking, its_tools)
         for talk, its_tools in zip(conversations, tools, strict=True)
     ]
+    processor, tokenizer = tokenizer, text_tokenizer(tokenizer)
+    seen, rows = _with_media(processor, conversations, rows)
     room = _room(model, max(map(len, rows)), max_new_tokens)
     ids, mask = left_pad(rows, tokenizer.pad_token_id)
+    if "pixel_values" in seen:
+        seen["mm_token_type_ids"] = media.token_types(ids, processor)
     watch = _streamer(tokenizer, on_text)
     processors = []
     if thinking_budget is not None:
@@ -231,6 +238,7 @@ def _reply_to(
         output = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
+            **{name: value.to(model.device) for name, value in seen.items()},
             max_new_tokens=room,
             logits_processor=processors,
             streamer=watch,
@@ -246,6 +254,14 @@ def _reply_to(
             conversations, rows, output[:, ids.shape[1] :], strict=True
         )
     ]
+
+
+def _with_media(processor, conversations, rows) -> tuple[dict[str, Any], list]:
+    """Return the input of pictures and sounds, and the token ids with their tokens."""
+    found = [item for talk in conversations for item in media.media(talk)]
+    media.check_readable(processor, found)
+    seen = media.prepare(processor, found)
+    return seen, media.expand(rows, processor, media.token_counts(processor, seen))
 
 
 def _room(model, prompt_tokens: int, max_new_tokens: int) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qwen_course import catalog
 from qwen_course.errors import suggest
 from qwen_course.models import checksums
+from qwen_course.processors import load_processor
 from qwen_course.settings import model_name
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def load(
     `name` is a pocket model, a Hub id such as "Qwen/Qwen3-0.6B", a folder, or None for
     the setting `QWEN_COURSE_MODEL`. `precision` "auto" means fp32 for a pocket model
     on a CPU, else bf16 (fp16 on older GPUs). `device` None takes a GPU if there is one.
+    A model that sees or hears comes with a processor in the tokenizer's place.
 
     Raises ValueError for an unknown name, precision or device and for a precision this
     machine cannot do; OSError for files that are missing, damaged or not downloaded.
@@ -178,20 +180,41 @@ def _check_folder(folder: Path) -> None:
 
 
 def _from_pretrained(name: str, source: str, device: str, settings: dict[str, Any]):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, device_map=device, **settings
-        )
+        multimodal = is_multimodal(source)
+        auto = AutoModelForMultimodalLM if multimodal else AutoModelForCausalLM
+        tokenizer = _tokenizer(source, multimodal)
+        model = auto.from_pretrained(source, device_map=device, **settings)
     except OSError as error:
         raise OSError(_why_not(name, error)) from error
     finally:
         logging.enable_progress_bar()
     return model.eval(), tokenizer
+
+
+def is_multimodal(source: str) -> bool:
+    """Return whether a checkpoint sees or hears and has no class for text alone."""
+    from transformers import AutoConfig
+    from transformers.models.auto import modeling_auto
+
+    kind = AutoConfig.from_pretrained(source).model_type
+    only_text = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return (
+        kind in modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+        and kind not in only_text
+    )
+
+
+def _tokenizer(source: str, multimodal: bool):
+    from transformers import AutoTokenizer
+
+    if multimodal:
+        return load_processor(source)
+    return AutoTokenizer.from_pretrained(source)
 
 
 def _why_not(name: str, error: OSError) -> str:

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qwen_course.errors import suggest
+from qwen_course.processors import text_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
+PARTS = ("text", "image", "audio")
+PART = '{"type": "text", "text": ...}, {"type": "image", "image": ...} or the like'
 EXAMPLE = '[{"role": "user", "content": "Hello"}]'
 # Stand-ins for control tokens while the template runs; no text of Unicode uses them.
 _MARK = "\ufdd0{}\ufdd1"
@@ -48,7 +51,9 @@ def _check_message(number: int, message: Mapping[str, Any]) -> Message:
             f'{where} has the role "{role}", which is not one of {", ".join(ROLES)}.'
             + suggest(str(role), ROLES)
         )
-    if not isinstance(content, str) and not ("tool_calls" in message and not content):
+    if isinstance(content, list) and role == "user":
+        _check_parts(where, content)
+    elif not isinstance(content, str) and not ("tool_calls" in message and not content):
         raise ValueError(
             f'{where} has a "content" of type {type(content).__name__}; it must be '
             "text (str)."
@@ -56,6 +61,21 @@ def _check_message(number: int, message: Mapping[str, Any]) -> Message:
     if role == "system" and number > 0:
         raise ValueError(f"{where} is a system message; it must be the first message.")
     return dict(message)
+
+
+def _check_parts(where: str, parts: list[Any]) -> None:
+    """Check the parts of a message: texts, images, sounds."""
+    for part in parts:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind not in PARTS or kind not in part:
+            raise ValueError(f"{where} holds the part {part!r:.80}; write it {PART}.")
+        if kind == "text" and not isinstance(part["text"], str):
+            raise ValueError(f"{where} has a text part that is no text (str).")
+    if not any(part["type"] == "text" for part in parts):
+        raise ValueError(
+            f"{where} asks nothing: add a part such as "
+            '{"type": "text", "text": "What do you see?"}.'
+        )
 
 
 def encode(
@@ -67,17 +87,19 @@ def encode(
     """Render the conversation with the model's template and return its token ids.
 
     Control tokens written inside a message, such as <|im_end|>, reach the model as
-    ordinary characters: they cannot end a turn or forge one.
+    ordinary characters: they cannot end a turn or forge one. `tokenizer` may be a
+    processor; an image or a sound gives one placeholder, see `media.expand`.
     """
-    marks = _marks(tokenizer)
-    rendered = tokenizer.apply_chat_template(
-        [_masked(message, tokenizer, marks) for message in messages],
-        tools=tools,
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=thinking,
+    text = text_tokenizer(tokenizer)
+    marks = _marks(text)
+    masked = [_masked(message, text, marks) for message in messages]
+    switches: dict[str, Any] = (
+        {"enable_thinking": thinking} if text is tokenizer else {}
     )
-    return _encode_masked(str(rendered), tokenizer, marks)
+    rendered = tokenizer.apply_chat_template(
+        masked, tools=tools, tokenize=False, add_generation_prompt=True, **switches
+    )
+    return _encode_masked(str(rendered), text, marks)
 
 
 def _marks(tokenizer) -> dict[str, str]:
@@ -94,15 +116,29 @@ def _masked(message: Message, tokenizer, marks: dict[str, str]) -> Message:
     keep = message["role"] == "assistant"
     every = tokenizer.added_tokens_decoder.values()
     special = {str(token) for token in every if token.special or not keep}
-    texts = {key: message[key] for key in ("content", "reasoning_content")
-             if isinstance(message.get(key), str)}  # fmt: skip
-    for key, text in texts.items():
-        text = text.replace("\ufdd0", "").replace("\ufdd1", "")
-        for token, mark in marks.items():
-            if token in special:
-                text = text.replace(token, mark)
-        texts[key] = text
+    hidden = {token: mark for token, mark in marks.items() if token in special}
+    texts = {key: _hide(message[key], hidden)
+             for key in ("content", "reasoning_content")
+             if isinstance(message.get(key), str | list)}  # fmt: skip
     return {**message, **texts}
+
+
+def _hide(content: Any, hidden: dict[str, str]) -> Any:
+    """Put stand-ins for control tokens into a text, or into the texts among parts.
+
+    Of an image or a sound the template needs to know only that it is there.
+    """
+    if isinstance(content, list):
+        return [
+            {"type": "text", "text": _hide(part["text"], hidden)}
+            if part["type"] == "text"
+            else {"type": part["type"]}
+            for part in content
+        ]
+    text = content.replace("\ufdd0", "").replace("\ufdd1", "")
+    for token, mark in hidden.items():
+        text = text.replace(token, mark)
+    return text
 
 
 def _encode_masked(text: str, tokenizer, marks: dict[str, str]) -> list[int]:
