@@ -307,7 +307,7 @@ def ensure_hub(parent: Path) -> Path:
 
 
 def build_hub(home: Path) -> Path:
-    """Write every checkpoint, cut small, into a Hub cache under `home`, and return it."""
+    """Write every checkpoint, cut small, into the Hub cache `home`, and return it."""
     for hub_id in CHECKPOINTS:
         build_checkpoint(hub_id, snapshot_folder(home, hub_id))
     return home
