@@ -72,7 +72,18 @@ def open_image(image: Any) -> "Image":
             f"{MAX_RATIO} times as long as wide. Cut out the part that matters: "
             "image.crop((left, top, right, bottom))."
         )
-    return image.convert("RGB")
+    return _on_white(image)
+
+
+def _on_white(image: "Image") -> "Image":
+    """Return a picture in RGB; what is transparent becomes white, as on paper."""
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    paper = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(paper, layer).convert("RGB")
 
 
 def _read_image(path: Path) -> "Image":

@@ -179,3 +179,8 @@ def test_a_sound_that_is_too_long_says_how_to_cut_it(hearing):
     _, processor = hearing
     with pytest.raises(ValueError, match=r"samples\[: 480000\]|at most"):
         media.prepare(processor, [("audio", tone(31))])
+
+
+def test_what_is_transparent_becomes_white_not_black():
+    clear = Image.new("RGBA", (30, 40), (255, 0, 0, 0))
+    assert media.open_image(clear).getpixel((5, 5)) == (255, 255, 255)
