@@ -24,6 +24,7 @@ from qwen_course.evaluation import evaluate
 from qwen_course.exercises import check, hint, progress
 from qwen_course.loading import load
 from qwen_course.scorecard import scorecard
+from qwen_course.settings import specialist
 from qwen_course.tools import chat_with_tools
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "prompts",
     "scorecard",
     "show_tokens",
+    "specialist",
     "tasks",
     "vocabulary",
     "widgets",

@@ -28,9 +28,13 @@ def media(messages: Sequence[dict[str, Any]]) -> list[tuple[str, Any]]:
     """
     contents = [message.get("content") for message in messages]
     parts = [part for one in contents if isinstance(one, list) for part in one]
-    return [
-        (part["type"], part[part["type"]]) for part in parts if part["type"] in KINDS
-    ]
+    return [(part["type"], _thing(part)) for part in parts if part["type"] in KINDS]
+
+
+def _thing(part: dict[str, Any]) -> Any:
+    """Return the picture or sound of a part; a sound with its rate, if that is said."""
+    thing, rate = part[part["type"]], part.get("sampling_rate")
+    return thing if rate is None else (thing, rate)
 
 
 def check_readable(processor: Any, found: Sequence[tuple[str, Any]]) -> None:
@@ -110,14 +114,15 @@ def _read_image(path: Path) -> "Image":
 def open_sound(sound: Any) -> "np.ndarray":
     """Return a sound as float32 samples at 16 kHz, from a wave file or an array.
 
+    With `(samples, rate)` the rate is checked too; samples alone are taken as 16 kHz.
     Raises ValueError, with what to do, for what is silent, too long or no sound.
     """
     from qwen_course import audio
 
     if isinstance(sound, str | Path):
-        samples, rate = audio.read_clip(sound)
-        return audio.check_clip(samples, rate)
-    return audio.check_clip(sound, audio.RATE)
+        sound = audio.read_clip(sound)
+    samples, rate = sound if isinstance(sound, tuple) else (sound, audio.RATE)
+    return audio.check_clip(samples, rate)
 
 
 def prepare(processor: Any, found: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -184,3 +184,16 @@ def test_a_sound_that_is_too_long_says_how_to_cut_it(hearing):
 def test_what_is_transparent_becomes_white_not_black():
     clear = Image.new("RGBA", (30, 40), (255, 0, 0, 0))
     assert media.open_image(clear).getpixel((5, 5)) == (255, 255, 255)
+
+
+def test_a_sound_of_another_rate_is_refused_when_its_rate_is_said(hearing):
+    model, processor = hearing
+    talk = asks("What?", ("audio", tone()))
+    talk[0]["content"][0]["sampling_rate"] = 8000
+    with pytest.raises(ValueError, match="8000 samples a second"):
+        qc.chat(model, processor, talk)
+
+
+def test_silence_is_refused():
+    with pytest.raises(ValueError, match="silent"):
+        media.open_sound(np.zeros(16_000, dtype=np.float32))

@@ -5,6 +5,9 @@
 'sum of 3'
 """
 
+import importlib
+from types import ModuleType
+
 from qwen_course.tasks import (
     course_questions,
     dialogues,
@@ -30,8 +33,26 @@ SKILLS = (
     "tool_calls",
 )
 
+# The skills of specialists, imported when first used: some need numpy.
+SPECIALIST_SKILLS = (
+    "charts",
+    "coding",
+    "mathematics",
+    "printed_words",
+    "spoken_digits",
+    "tones",
+)
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in SPECIALIST_SKILLS:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "SKILLS",
+    "SPECIALIST_SKILLS",
     "Problem",
     "course_questions",
     "dialogues",
