@@ -2,8 +2,13 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
+
+import pytest
 
 import qwen_course as qc
+from qwen_course.datafiles import data_file
 
 
 def test_importing_the_course_imports_neither_torch_nor_transformers():
@@ -36,3 +41,20 @@ def test_about_says_what_the_lesson_runs_on(capsys, monkeypatch):
     text = capsys.readouterr().out
     assert "Qwen/Qwen3-0.6B (a real checkpoint" in text
     assert "torch" in text
+
+
+def test_every_data_file_is_part_of_an_installed_course():
+    """Colab installs a wheel; folders below data/ were once left out of it."""
+    root = Path(qc.__file__).parent
+    told = tomllib.loads((root.parent / "pyproject.toml").read_text("utf-8"))
+    patterns = told["tool"]["setuptools"]["package-data"]["qwen_course"]
+    shipped = {path for pattern in patterns for path in root.glob(pattern)}
+    code = (".py", ".pyc")
+    there = {p for p in root.rglob("*") if p.is_file() and p.suffix not in code}
+    assert there <= shipped
+
+
+def test_a_data_file_is_found_by_its_name_and_a_wrong_name_shows_what_is_there():
+    assert data_file("charts/sales.png").stat().st_size > 500
+    with pytest.raises(ValueError, match="sales.png"):
+        data_file("charts/sale.png")
