@@ -14,11 +14,9 @@ The result channel is an open file without a name, not a pipe: nobody has to rea
 the submission runs, and a child that outlives it can't keep the grader waiting.
 """
 
-import functools
 import json
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,10 +29,10 @@ from typing import IO, Any
 
 import psutil
 
+from qwen_course.isolation import bare_environment, namespaces
+
 WORKER = f"{__package__}.worker"
 MARK = "QWEN_COURSE_SUBMISSION"
-# All that a submission sees of the environment: no token, no password.
-KEPT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "SYSTEMROOT")
 LONGEST_OUTPUT = 16_000_000  # bytes
 MOST_PROCESSES = 40
 LOOK_EVERY = 0.1  # seconds
@@ -114,18 +112,6 @@ def _folder() -> tempfile.TemporaryDirectory:
     )
 
 
-@functools.cache
-def namespaces() -> tuple[str, ...]:
-    """Return the command that gives a process namespaces of its own, or ()."""
-    if sys.platform != "linux" or not shutil.which("unshare"):
-        return ()
-    for options in ("-rnmp", "-nmp"):  # as any user where that is allowed; as root
-        command = ("unshare", options, "--fork", "--kill-child", "--mount-proc")
-        if subprocess.run([*command, "true"], capture_output=True).returncode == 0:
-            return command
-    return ()
-
-
 def _start(
     task: dict[str, Any], work: str, said: IO[bytes], mark: str
 ) -> subprocess.Popen:
@@ -146,11 +132,10 @@ def _start(
 
 def _environment(work: str, mark: str) -> dict[str, str]:
     """Return the variables of a submission: a home of its own, one thread, no Hub."""
-    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    bare = bare_environment(work, also=("PYTHONPATH",))
     package = str(Path(__file__).parents[2])  # also where it is not installed
-    paths = [package, *filter(None, [kept.get("PYTHONPATH")])]
-    home = dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP"), work)
-    return kept | home | {
+    paths = [package, *filter(None, [bare.get("PYTHONPATH")])]
+    return bare | {
         MARK: mark,
         "CUDA_VISIBLE_DEVICES": "",  # the same for everybody, whatever is in use
         "HF_HUB_OFFLINE": "1",
