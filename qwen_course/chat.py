@@ -175,6 +175,51 @@ def chat_batch(
     )  # fmt: skip
 
 
+def complete_batch(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[str],
+    max_new_tokens: int = 256,
+) -> list[Reply]:
+    """Go on writing after bare texts, greedily, in one left-padded batch.
+
+    There is no template and no turn: control tokens in a prompt count as such, as those
+    of filling in the middle must. A reply ends where the model ends text or turn.
+    """
+    if not prompts:
+        return []
+    started = time.perf_counter()
+    rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    room = _room(model, max(map(len, rows)), max_new_tokens)
+    ids, mask = left_pad(rows, tokenizer.pad_token_id)
+    ends = _end_ids(model, tokenizer)
+    watch = _streamer(tokenizer, None)
+    output: Any = model.generate(  # type: ignore[operator]
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        max_new_tokens=room,
+        streamer=watch,
+        eos_token_id=sorted(ends),
+        pad_token_id=tokenizer.pad_token_id,
+        **GREEDY,
+    )
+    seconds, first = time.perf_counter() - started, watch.first - started
+    return [
+        _completion(tokenizer, prompt, len(row), new.tolist(), ends, seconds, first)
+        for prompt, row, new in zip(
+            prompts, rows, output[:, ids.shape[1] :], strict=True
+        )
+    ]
+
+
+def _completion(tokenizer, prompt, prompt_tokens, ids, ends, seconds, first) -> Reply:
+    length = next((n for n, token in enumerate(ids) if token in ends), len(ids))
+    usage = Usage(prompt_tokens, 0, length, seconds, first)
+    stopped = "end" if length < len(ids) else "length"
+    message = {"role": "user", "content": prompt}
+    return Reply(tokenizer.decode(ids[:length]), "", usage, stopped, [message])
+
+
 def sampling_arguments(
     model: "PreTrainedModel", thinking: bool, sampling: str | dict[str, Any]
 ) -> dict[str, Any]:

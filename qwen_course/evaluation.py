@@ -1,14 +1,15 @@
 """Measure a model on problems: how many answers are right, and how sure that is."""
 
+import functools
 import math
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qwen_course.chat import Reply, chat_batch
+from qwen_course.chat import Reply, chat_batch, complete_batch
 from qwen_course.tasks.problem import Problem
 
 if TYPE_CHECKING:
@@ -60,13 +61,16 @@ class Evaluation:
     replies: list[Reply]
     seconds: float = math.nan
 
-    @property
+    @functools.cached_property
     def right(self) -> list[bool]:
         """For each problem, whether its reply is right."""
-        return [
-            problem.grade(reply.answer)
-            for problem, reply in zip(self.problems, self.replies, strict=True)
-        ]
+        graded: dict[int, bool] = {}
+        for kind in {type(problem) for problem in self.problems}:
+            chosen = [n for n, p in enumerate(self.problems) if type(p) is kind]
+            answers = [self.replies[n].answer for n in chosen]
+            right = kind.grade_all([self.problems[n] for n in chosen], answers)
+            graded.update(zip(chosen, right, strict=True))
+        return [graded[n] for n in range(len(self.problems))]
 
     @property
     def score(self) -> Score:
@@ -156,27 +160,43 @@ def evaluate(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; give 1 or more.")
     started = time.perf_counter()
-    # Rows of similar length share a batch, so that little of it is padding.
-    order = sorted(range(len(problems)), key=lambda i: _length(problems[i]))
     replies: dict[int, Reply] = {}
     with tqdm(total=len(problems), disable=not progress, unit="problem") as bar:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            answered = chat_batch(
-                model,
-                tokenizer,
-                [problems[i].prompt for i in chosen],
-                thinking=thinking,
-                thinking_budget=thinking_budget,
-                max_new_tokens=max_new_tokens,
-                sampling=sampling,
-                seed=None if seed is None else seed + start,
-                tools=[list(problems[i].tools) or None for i in chosen],
-            )
+        for start, chosen in _batches(problems, batch_size):
+            if problems[chosen[0]].bare:
+                texts = [problems[i].question for i in chosen]
+                answered = complete_batch(model, tokenizer, texts, max_new_tokens)
+            else:
+                answered = chat_batch(
+                    model,
+                    tokenizer,
+                    [problems[i].prompt for i in chosen],
+                    thinking=thinking,
+                    thinking_budget=thinking_budget,
+                    max_new_tokens=max_new_tokens,
+                    sampling=sampling,
+                    seed=None if seed is None else seed + start,
+                    tools=[list(problems[i].tools) or None for i in chosen],
+                )
             replies.update(zip(chosen, answered, strict=True))
             bar.update(len(chosen))
     in_order = [replies[i] for i in range(len(problems))]
     return Evaluation(problems, in_order, time.perf_counter() - started)
+
+
+def _batches(problems: Sequence[Problem], size: int) -> Iterator[tuple[int, list[int]]]:
+    """Yield where each batch starts and the problems in it, bare texts by themselves.
+
+    Rows of similar length share a batch, so that little of it is padding.
+    """
+    start = 0
+    for bare in (False, True):
+        kind = [i for i, problem in enumerate(problems) if problem.bare is bare]
+        kind.sort(key=lambda i: _length(problems[i]))
+        for first in range(0, len(kind), size):
+            chosen = kind[first : first + size]
+            yield start, chosen
+            start += len(chosen)
 
 
 def _length(problem: Problem) -> int:

@@ -122,3 +122,31 @@ def test_accuracy_rises_with_the_budget_and_every_answer_is_well_formed(pocket):
     few, many = budget_curve(*pocket, problems, budgets=(8, 96), progress=False)
     assert few.score.accuracy < many.score.accuracy
     assert few.parsed.accuracy == many.parsed.accuracy == 1
+
+
+def test_bare_texts_are_continued_and_the_others_are_asked(pocket):
+    """In one evaluation; filling in the middle has no chat template."""
+    asked = qc.tasks.coding.problems(3, kind="fill in") + qc.tasks.sums.problems(
+        2, count=2
+    )
+    result = evaluate(*pocket, asked, max_new_tokens=8, progress=False)
+    assert [problem.bare for problem in asked] == [True] * 3 + [False] * 2
+    # A bare text ends where the prompt ends: no turn is opened for an answer.
+    ids = pocket[1](asked[0].question)["input_ids"]
+    assert result.replies[0].usage.prompt_tokens == len(ids)
+    assert result.right == [False] * 3 + result.right[3:]
+
+
+def test_a_class_of_problems_is_graded_at_once(monkeypatch, pocket):
+    calls = []
+    asked = qc.tasks.coding.problems(4, kind="write")
+    whole = qc.tasks.coding.CodingProblem.grade_all
+
+    def counted(problems, answers):
+        calls.append(len(problems))
+        return whole(problems, answers)
+
+    monkeypatch.setattr(qc.tasks.coding.CodingProblem, "grade_all", counted)
+    result = evaluate(*pocket, asked, max_new_tokens=4, progress=False)
+    assert result.accuracy == result.score.accuracy == 0
+    assert calls == [4]

@@ -3,7 +3,7 @@
 import hashlib
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,19 @@ class Problem:
         if not self.question:
             return list(self.history)
         return [*self.history, {"role": "user", "content": self.question}]
+
+    @property
+    def bare(self) -> bool:
+        """Whether the question is sent as a bare text, without a chat template."""
+        return False
+
+    @classmethod
+    def grade_all(
+        cls, problems: "Sequence[Problem]", answers: Sequence[str]
+    ) -> list[bool]:
+        """Return for each of these problems whether its answer is right."""
+        pairs = zip(problems, answers, strict=True)
+        return [problem.grade(answer) for problem, answer in pairs]
 
     def grade(self, answer: str) -> bool:
         """Return whether `answer` is right.
