@@ -99,11 +99,11 @@ def _typed_lines():
 def evaluate(options: argparse.Namespace) -> int:
     """Print a model's scores on unseen questions, with and without thinking."""
     from qwen_course.loading import load
-    from qwen_course.scorecard import PARTS, scorecard
+    from qwen_course.scorecard import scorecard
 
     parts = [part.replace("_", " ") for part in options.parts.split(",") if part]
     model, tokenizer = load(options.model, options.precision)
-    print(scorecard(model, tokenizer, options.n, parts or tuple(PARTS)))
+    print(scorecard(model, tokenizer, options.n, parts or None))
     return 0
 
 

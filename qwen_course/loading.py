@@ -9,7 +9,7 @@ from qwen_course import catalog
 from qwen_course.errors import suggest
 from qwen_course.models import checksums
 from qwen_course.processors import load_processor
-from qwen_course.settings import model_name
+from qwen_course.settings import DEFAULT_MODEL, model_name
 
 if TYPE_CHECKING:
     import torch
@@ -226,7 +226,7 @@ def _why_not(name: str, error: OSError) -> str:
     return (
         f"{name} is not on this computer and could not be downloaded.{unlisted} With "
         f"a network, type: qwen-course download {name}   Without one, the pocket model "
-        f'works now: qc.load("{bundled_models()[0]}"). ({_first_line(error)})'
+        f'works now: qc.load("{DEFAULT_MODEL}"). ({_first_line(error)})'
     )
 
 

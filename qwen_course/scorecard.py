@@ -4,7 +4,8 @@ Everything is asked in questions that no training data holds, with and without
 thinking. `qwen-course evaluate MODEL` prints the same table.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,13 +53,59 @@ PARTS: dict[str, Draw] = {
 }
 
 
+def _looks(task: str, **options: Any) -> Draw:
+    """Return a function that draws problems of a specialist's task, so many a kind."""
+
+    def draw(n: int) -> list[Problem]:
+        module = getattr(tasks, task)
+        return [
+            problem
+            for kind in module.KINDS
+            for problem in module.problems(n, seed=SEED, kind=kind, **options)
+        ]
+
+    return draw
+
+
+# What a specialist is measured on. Tones have about 200 different test sequences.
+SPECIALIST_PARTS: dict[str, dict[str, Draw]] = {
+    "coder": {"coding": _looks("coding")},
+    "math": {"mathematics": _looks("mathematics")},
+    "vl": {
+        "charts": _looks("charts"),
+        "charts, new looks": _looks("charts", looks="unseen"),
+        "printed words": _looks("printed_words"),
+    },
+    "audio": {
+        "digits, known voices": _looks("spoken_digits", voices="seen"),
+        "digits, other voices": _looks("spoken_digits", voices="unseen"),
+        "tones": lambda n: _looks("tones")(min(n, 80)),
+    },
+}
+
+
+def parts_of(name: str) -> dict[str, Draw]:
+    """Return what a model of this name is measured on: a specialist's own, or all.
+
+    >>> list(parts_of("Qwen/Qwen2.5-Coder-0.5B-Instruct"))
+    ['coding']
+    """
+    last = name.rstrip("/").rpartition("/")[2].lower()
+    words = set(re.split(r"[^a-z]+", last))
+    found = (part for task, part in SPECIALIST_PARTS.items() if task in words)
+    return next(found, PARTS)
+
+
 @dataclass(frozen=True)
 class Row:
-    """The scores of one kind of question in both modes."""
+    """The scores of one kind of question in both modes.
+
+    `thinking` is None for a model that has no thinking mode.
+    """
 
     part: str
     kind: str
-    thinking: Score
+    thinking: Score | None
     plain: Score
 
 
@@ -71,11 +118,18 @@ class Scorecard:
     def total(self, *parts: str) -> Row:
         """Return the sum of all rows of the named parts."""
         chosen = [row for row in self.rows if row.part in parts]
-        thinking, plain = (
-            Score(sum(s.right for s in scores), sum(s.total for s in scores))
-            for scores in zip(*[(r.thinking, r.plain) for r in chosen], strict=True)
+        thought = [row.thinking for row in chosen if row.thinking]
+        return Row(
+            ", ".join(parts),
+            "all",
+            _sum(thought) if thought else None,
+            _sum([row.plain for row in chosen]),
         )
-        return Row(", ".join(parts), "all", thinking, plain)
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The heads of the columns."""
+        return HEADER if any(row.thinking for row in self.rows) else PLAIN_HEADER
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -96,14 +150,15 @@ class Scorecard:
         return lines
 
     def __str__(self) -> str:
-        return as_text(HEADER, self.cells())
+        return as_text(self.header, self.cells())
 
     def _repr_html_(self) -> str:
-        return as_html("right answers", HEADER, self.cells())
+        return as_html("right answers", self.header, self.cells())
 
     def markdown(self) -> str:
         """Return the table for a model card; totals are bold."""
-        lines = ["| " + " | ".join(HEADER) + " |", "|---" * len(HEADER) + "|"]
+        header = self.header
+        lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
         for cells in self.cells():
             bold = cells[1] in ("all", "")
             texts = [f"**{cell}**" if bold and cell else cell for cell in cells]
@@ -116,8 +171,8 @@ class Scorecard:
             {
                 "part": row.part,
                 "kind": row.kind,
-                "with": [row.thinking.right, row.thinking.total],
-                "without": [row.plain.right, row.plain.total],
+                **({"with": _counts(row.thinking)} if row.thinking else {}),
+                "without": _counts(row.plain),
             }
             for row in self.rows
         ]
@@ -127,7 +182,8 @@ class Scorecard:
         """Return the scorecard that `to_json` wrote."""
         return cls(
             tuple(
-                Row(row["part"], row["kind"], Score(*row["with"]),
+                Row(row["part"], row["kind"],
+                    Score(*row["with"]) if "with" in row else None,
                     Score(*row["without"]))
                 for row in data
             )
@@ -135,49 +191,63 @@ class Scorecard:
 
 
 HEADER = ("what", "kind", "number", "with thinking", "without")
+PLAIN_HEADER = ("what", "kind", "number", "right")
+
+
+def _sum(scores: Sequence[Score]) -> Score:
+    return Score(sum(s.right for s in scores), sum(s.total for s in scores))
+
+
+def _counts(score: Score) -> list[int]:
+    return [score.right, score.total]
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    number = f"{row.thinking.total:,}"
-    shares = (f"{row.thinking.accuracy:.1%}", f"{row.plain.accuracy:.1%}")
-    return (row.part, row.kind, number, *shares)
+    scores = [score for score in (row.thinking, row.plain) if score]
+    shares = [f"{score.accuracy:.1%}" for score in scores]
+    return (row.part, row.kind, f"{row.plain.total:,}", *shares)
 
 
-def _check(parts: Sequence[str]) -> None:
+def _check(parts: Sequence[str], known: Iterable[str]) -> None:
     for part in parts:
-        if part not in PARTS:
-            near = suggest(part, PARTS)
-            raise ValueError(f'"{part}" is not one of {", ".join(PARTS)}.{near}')
+        if part not in known:
+            near = suggest(part, known)
+            raise ValueError(f'"{part}" is not one of {", ".join(known)}.{near}')
 
 
 def scorecard(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     n: int = 100,
-    parts: Sequence[str] = tuple(PARTS),
+    parts: Sequence[str] | None = None,
     progress: bool = True,
     batch_size: int = 32,
 ) -> Scorecard:
     """Measure a model on `n` questions of each part, greedily, in both modes.
 
-    Raises ValueError for a part that does not exist.
+    A specialist, known by its name, has parts of its own, `n` questions a kind, and one
+    mode. None means all parts. Raises ValueError for a part that does not exist.
 
     Example:
         print(scorecard(model, tokenizer, n=50, parts=["sums", "products"]))
     """
-    _check(parts)
+    known = parts_of(model.config.name_or_path or "")
+    chosen = tuple(known) if parts is None else parts
+    _check(chosen, known)
+    modes = MODES if known is PARTS else {"without": False}
     rows: list[Row] = []
-    for part in parts:
-        problems = PARTS[part](n)
+    for part in chosen:
+        problems = known[part](n)
         scores = {
             mode: evaluate(
                 model, tokenizer, problems, thinking, progress=progress,
                 batch_size=batch_size,
             ).by_kind()
-            for mode, thinking in MODES.items()
+            for mode, thinking in modes.items()
         }  # fmt: skip
+        thought = scores.get("with", {})
         rows += [
-            Row(part, kind.rpartition(", ")[2], score, scores["without"][kind])
-            for kind, score in scores["with"].items()
+            Row(part, kind.rpartition(", ")[2], thought.get(kind), score)
+            for kind, score in scores["without"].items()
         ]
     return Scorecard(tuple(rows))

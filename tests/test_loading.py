@@ -21,20 +21,39 @@ def copied_pocket(tmp_path, monkeypatch):
     return folder
 
 
-def test_the_pocket_model_is_a_true_qwen3_and_loads_without_the_course():
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+ARCHITECTURES = {
+    "pocket-audio": "Qwen2AudioForConditionalGeneration",
+    "pocket-coder": "Qwen2ForCausalLM",
+    "pocket-math": "Qwen2ForCausalLM",
+    "pocket-qwen3": "Qwen3ForCausalLM",
+    "pocket-qwen3-moe": "Qwen3MoeForCausalLM",
+    "pocket-vl": "Qwen2_5_VLForConditionalGeneration",
+}
 
-    model = AutoModelForCausalLM.from_pretrained(POCKET)
-    tokenizer = AutoTokenizer.from_pretrained(POCKET)
-    assert type(model).__name__ == "Qwen3ForCausalLM"
+
+@pytest.mark.parametrize("name", loading.bundled_models())
+def test_a_pocket_model_is_a_true_qwen_and_loads_without_the_course(name):
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForMultimodalLM,
+        AutoTokenizer,
+    )
+
+    many = loading.is_multimodal(str(loading.BUNDLED / name))
+    auto = AutoModelForMultimodalLM if many else AutoModelForCausalLM
+    model = auto.from_pretrained(loading.BUNDLED / name)
+    tokenizer = AutoTokenizer.from_pretrained(loading.BUNDLED / name)
+    assert type(model).__name__ == ARCHITECTURES[name]
     assert type(tokenizer).__name__ == "Qwen2Tokenizer"
     assert model.dtype == torch.bfloat16
 
 
-def test_the_pocket_model_is_small_whole_and_free_of_pickle():
-    assert sum(path.stat().st_size for path in POCKET.iterdir()) < 16e6
-    assert checksums.verify(POCKET) == []
-    assert not [p for p in POCKET.iterdir() if p.suffix in {".bin", ".pt", ".pkl"}]
+@pytest.mark.parametrize("name", loading.bundled_models())
+def test_a_pocket_model_is_small_whole_and_free_of_pickle(name):
+    folder = loading.BUNDLED / name
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 16e6
+    assert checksums.verify(folder) == []
+    assert not [p for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pkl"}]
 
 
 def test_the_pocket_tokenizer_has_every_special_token_of_qwen_by_name(pocket):
