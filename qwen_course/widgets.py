@@ -1,8 +1,10 @@
 """Small panels to touch: their logic is plain functions, so that tests can call it."""
 
 import asyncio
+import base64
 import functools
 import html
+import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +14,8 @@ from qwen_course import catalog, choosing, memory, tasks
 from qwen_course.chat import Reply, chat, reply_html
 from qwen_course.doctor import model_memory_gb
 from qwen_course.messages import Message
+from qwen_course.tasks import charts
+from qwen_course.vision import image_cost
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -227,6 +231,101 @@ def thinking_lab(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase")
         "problem": slider(1, 1, 20, "Problem"),
     }
     return panel(inputs, functools.partial(try_sum, model, tokenizer))
+
+
+LABELS = {
+    "months": "Jan Feb Mar Apr May Jun Jul Aug",
+    "quarters": "Q1 Q2 Q3 Q4 Q1 Q2 Q3 Q4",
+    "days": "Mon Tue Wed Thu Fri Sat Sun",
+    "letters": "A B C D E F G H",
+}
+QUESTIONS = ("Read the chart.", "Which one is the highest?", "Which one is the lowest?",
+             "What is the trend?", "How many values are there?")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ChartTrial:
+    """A drawn chart with a question, the answer to it, and the tokens it cost."""
+
+    image: Any
+    question: str
+    reply: Reply
+    image_tokens: int
+
+    def _cost(self) -> str:
+        tokens = self.reply.usage.prompt_tokens
+        return f"{tokens} prompt tokens, {self.image_tokens} of them for the picture"
+
+    def __str__(self) -> str:
+        return f"{self.question}\n{self.reply.answer}\n[{self._cost()}]"
+
+    def _repr_html_(self) -> str:
+        data = io.BytesIO()
+        self.image.save(data, "PNG")
+        source = base64.b64encode(data.getvalue()).decode()
+        picture = (
+            '<img alt="the chart that is asked about" width="336" '
+            f'src="data:image/png;base64,{source}">'
+        )
+        answer = reply_html("", self.reply.answer, self._cost(), self.reply.stopped)
+        return f"{picture}<p>{html.escape(self.question)}</p>{answer}"
+
+
+def try_chart(
+    model: "PreTrainedModel",
+    processor: Any,
+    values: str = "20, 35, 50, 40",
+    labels: str = "months",
+    form: str = "bar",
+    colour: str = "blue",
+    question: str = QUESTIONS[0],
+) -> ChartTrial:
+    """Draw a chart of 2 to 8 values (0 to 100, with commas) and ask about it.
+
+    Raises ValueError for values that are no whole numbers or too many, and for labels,
+    forms and colours that are not known.
+    """
+    numbers = _whole_numbers(values)
+    if labels not in LABELS:
+        raise ValueError(f'labels "{labels}" is not one of {", ".join(LABELS)}.')
+    names = tuple(LABELS[labels].split()[: len(numbers)])
+    image = charts.draw(charts.Chart(form, names, numbers, (colour,)))
+    parts = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+    reply = chat(
+        model, processor, [{"role": "user", "content": parts}],
+        sampling="greedy", max_new_tokens=64,
+    )  # fmt: skip
+    return ChartTrial(image, question, reply, image_cost(processor, image).tokens)
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f'"{text}" is no list of whole numbers; write it as 20, 35, 50.'
+        ) from None
+
+
+def chart_reader(model: "PreTrainedModel", processor: Any) -> Any:
+    """Return a panel that draws a chart from your numbers and asks about it."""
+    import ipywidgets as widgets
+
+    inputs = {
+        "values": widgets.Text(
+            value="20, 35, 50, 40", description="Values", continuous_update=False
+        ),
+        "labels": widgets.Dropdown(options=list(LABELS), description="Labels"),
+        "form": widgets.Dropdown(options=["bar", "line"], description="Chart"),
+        "colour": widgets.Dropdown(
+            options=list(charts.COLOURS), value="blue", description="Colour"
+        ),
+        "question": widgets.Combobox(
+            value=QUESTIONS[0], options=list(QUESTIONS),
+            description="Question", continuous_update=False,
+        ),
+    }  # fmt: skip
+    return panel(inputs, functools.partial(try_chart, model, processor))
 
 
 ANY = "any"
