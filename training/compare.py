@@ -74,14 +74,11 @@ CHOICES = (
 
 @dataclass
 class Result:
-    """What a run gave: speed, and the loss on unseen examples of each skill.
-
-    The speed of a run with losses is that without torch.compile.
-    """
+    """What a run gave: its speed, or the loss on unseen examples of each skill."""
 
     what: str
     name: str
-    tokens_per_second: int
+    tokens_per_second: int | None = None
     loss: dict[str, float] = field(default_factory=dict)
 
 
@@ -162,9 +159,11 @@ def measure(choice: Choice, tokenizer, examples: int = 48) -> Result:
             started = time.perf_counter()
             trainer._one_step(model, forward, tokenizer, now, opts, step)
             seconds.append(time.perf_counter() - started)
-    usual = statistics.median(seconds[len(seconds) // 4 :])  # the first ones warm up
-    result = Result(choice.what, choice.name, round(tokens / usual))
-    if not choice.only_speed:
+    result = Result(choice.what, choice.name)
+    if choice.only_speed:
+        usual = statistics.median(seconds[len(seconds) // 4 :])  # the first warm up
+        result.tokens_per_second = round(tokens / usual)
+    else:
         model.set_attn_implementation("eager")
         result.loss = {
             part: loss_of(model, unseen_batch(tokenizer, part, examples))
@@ -178,6 +177,9 @@ def main() -> None:
     """Measure the choices that have no result yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--again", action="store_true", help="measure all again")
+    parser.add_argument(
+        "--only", choices=("losses", "speed"), help="speed wants an idle machine"
+    )
     options = parser.parse_args()
     kept = {"machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
             "torch": torch.__version__.partition("+")[0], "results": []}  # fmt: skip
@@ -186,7 +188,8 @@ def main() -> None:
     done = {(row["what"], row["name"]) for row in kept["results"]}
     tokenizer = AutoTokenizer.from_pretrained(BUNDLED / "pocket-qwen3")
     for choice in CHOICES:
-        if (choice.what, choice.name) in done:
+        unwanted = options.only == ("losses" if choice.only_speed else "speed")
+        if unwanted or (choice.what, choice.name) in done:
             continue
         result = measure(choice, tokenizer)
         print(result, flush=True)

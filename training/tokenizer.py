@@ -44,8 +44,16 @@ def train_bpe(texts: Iterable[str], size: int) -> Tokenizer:
     return bpe
 
 
-def build(texts: Iterable[str], size: int, context: int) -> "Qwen2Tokenizer":
+def build(
+    texts: Iterable[str],
+    size: int,
+    context: int,
+    template: str = "qwen3",
+    added_tokens: list[tuple[str, bool]] = ADDED_TOKENS,
+) -> "Qwen2Tokenizer":
     """Return a tokenizer of at most `size` entries with Qwen's added tokens."""
-    bpe = json.loads(train_bpe(texts, size - len(ADDED_TOKENS)).to_str())["model"]
+    bpe = json.loads(train_bpe(texts, size - len(added_tokens)).to_str())["model"]
     merges = [(left, right) for left, right in bpe["merges"]]
-    return byte_level_tokenizer(bpe["vocab"], merges, model_max_length=context)
+    return byte_level_tokenizer(
+        bpe["vocab"], merges, added_tokens, template, model_max_length=context
+    )

@@ -1,0 +1,308 @@
+"""The recipe of pocket-vl: batches that show what inference shows; its weights."""
+
+import csv
+import json
+import random
+from dataclasses import replace
+
+import hub_standin
+import pytest
+import torch
+from PIL import Image
+
+import qwen_course as qc
+from qwen_course.evaluation import evaluate
+from qwen_course.loading import BUNDLED
+from qwen_course.models import checksums
+from qwen_course.tasks import charts, printed_words
+from qwen_course.tasks.charts import examples
+from qwen_course.vocabulary import read_template
+from training import measure_vl, pictures, pocket_vl, recipes, trainer
+from training.data import IGNORE, Rows
+from training.pictures import Seen
+
+ROWS = (Rows(3, 192),)
+SMALL = trainer.Recipe(
+    steps=2, rows=ROWS, evaluate_every=2, log_every=1, mix=pocket_vl.Pictures()
+)
+shipped = pytest.mark.skipif(
+    not (BUNDLED / "pocket-vl" / "config.json").exists(),
+    reason="the weights of pocket-vl are not in this checkout",
+)
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return pocket_vl.make_processor()
+
+
+@pytest.fixture(scope="module")
+def model(processor):
+    torch.manual_seed(0)
+    return pocket_vl.build(processor).eval()
+
+
+@pytest.fixture(scope="module")
+def pocket():
+    return qc.load("pocket-vl")
+
+
+def no_measure(model):
+    return {}
+
+
+def seen(count=1, questions=2):
+    """Return charts of one size, each with its questions."""
+    rng = random.Random(0)
+    drawn = [charts.questions(rng, questions, charts.SIZES[1]) for _ in range(count)]
+    return [Seen(a[0].image, [(p.question, p.answer) for p in a]) for a in drawn]
+
+
+def test_a_step_has_the_same_pictures_however_often_it_is_drawn(processor):
+    first, again, other = (
+        pocket_vl.picture_batch(step, SMALL, processor) for step in (5, 5, 6)
+    )
+    for one, two in zip(first, again, strict=True):
+        assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(first[0]["input_ids"], other[0]["input_ids"])
+
+
+def test_the_patches_are_those_of_the_image_processor(processor):
+    images = [one.image for one in seen(3)]
+    expected = processor.image_processor(images, return_tensors="pt")
+    ours = torch.from_numpy(pictures.patches(images)).flatten(0, 1)
+    assert torch.allclose(ours, expected["pixel_values"], atol=1e-5)
+
+
+def test_all_pictures_at_once_are_seen_as_one_by_one(model):
+    """The fast vision tower of the training computes what that of the model does."""
+    for size in ((224, 168), (196, 140), (280, 196)):
+        images = [Image.effect_noise(size, 90).convert("RGB") for _ in range(2)]
+        pixels = torch.from_numpy(pictures.patches(images))
+        grid = torch.tensor([size[1] // 28, size[0] // 28])
+        grids = torch.tensor([[1, size[1] // 14, size[0] // 14]] * 2)
+        with torch.no_grad():
+            ours = pictures.see(model.model.visual, pixels, grid)
+            theirs = model.model.get_image_features(
+                pixels.flatten(0, 1), grids, return_dict=True
+            ).pooler_output
+        assert torch.allclose(ours, torch.stack(list(theirs)), atol=1e-4)
+
+
+def test_what_is_packed_is_what_the_processor_gives_at_inference(processor, model):
+    """The same ids and the same three positions of each token."""
+    one = seen()[0]
+    packed = pictures.pack([one], processor.tokenizer)
+    content = [
+        {"type": "image", "image": one.image},
+        {"type": "text", "text": one.turns[0][0]},
+    ]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    length = inputs["input_ids"].shape[1]
+    assert packed["input_ids"][0, :length].tolist() == inputs["input_ids"][0].tolist()
+    expected, _ = model.model.get_rope_index(
+        inputs["input_ids"],
+        mm_token_type_ids=inputs["mm_token_type_ids"],
+        image_grid_thw=inputs["image_grid_thw"],
+    )
+    assert torch.equal(packed["position_ids"][:, :, :length], expected)
+
+
+def test_only_the_answers_are_learnt(processor):
+    one = seen(questions=3)[0]
+    packed = pictures.pack([one], processor.tokenizer)
+    labels = packed["labels"][0]
+    text = processor.tokenizer.decode(labels[labels != IGNORE])
+    assert text == "".join(f"{answer}<|im_end|>" for _, answer in one.turns)
+
+
+def test_each_question_is_answered_as_if_it_were_the_only_one(processor, model):
+    one = seen(questions=3)[0]
+    with torch.no_grad():
+        together, _ = pictures.losses(
+            model, model.model, pictures.pack([one], processor.tokenizer)
+        )
+        alone = [
+            pictures.losses(
+                model,
+                model.model,
+                pictures.pack([Seen(one.image, [turn])], processor.tokenizer),
+            )[0]
+            for turn in one.turns
+        ]
+    assert together.item() == pytest.approx(sum(alone).item(), rel=5e-3)
+
+
+def test_a_batch_counts_as_its_pictures_one_by_one(processor, model):
+    both = seen(2)
+    with torch.no_grad():
+        together, _ = pictures.losses(
+            model, model.model, pictures.pack(both, processor.tokenizer)
+        )
+        alone = [
+            pictures.losses(
+                model, model.model, pictures.pack([one], processor.tokenizer)
+            )[0]
+            for one in both
+        ]
+    assert together.item() == pytest.approx(sum(alone).item(), rel=5e-3)
+
+
+def test_our_template_renders_what_that_of_qwen2_5_vl_does(processor):
+    official = hub_standin.official_template("qwen2_5_vl")
+    picture = {"type": "image", "image": "a.png"}
+    text = {"type": "text", "text": "Read the chart."}
+    talks = [
+        [{"role": "user", "content": "Hi"}],
+        [{"role": "user", "content": [picture, text]}],
+        [
+            {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+            {"role": "user", "content": [picture, {"image_url": "b.png"}, text]},
+            {"role": "assistant", "content": "A 1, B 2"},
+            {"role": "user", "content": [{"type": "video"}, {"video": "c"}, text]},
+        ],
+    ]
+    for talk in talks:
+        for options in ({}, {"add_vision_id": True}, {"add_generation_prompt": True}):
+            ours, theirs = (
+                processor.tokenizer.apply_chat_template(
+                    talk, chat_template=template, tokenize=False, **options
+                )
+                for template in (read_template("qwen2_5_vl"), official)
+            )
+            assert ours == theirs
+
+
+def test_every_printed_letter_is_one_token(processor):
+    """Words that no training has shown are then written as easily as the others."""
+    for word in ("KITE", "QXZJ", "THEIR", "WHATIS"):
+        assert processor.tokenizer.tokenize(word) == list(word)
+
+
+def test_the_config_names_the_tokens_of_its_own_tokenizer(processor, model):
+    tokens = processor.tokenizer.convert_tokens_to_ids
+    assert model.config.image_token_id == tokens("<|image_pad|>")
+    assert model.config.vision_start_token_id == tokens("<|vision_start|>")
+    assert model.config.text_config.eos_token_id == tokens("<|im_end|>")
+    assert model.num_parameters() < 6e6
+
+
+def test_muon_takes_the_matrices_of_both_towers_and_no_embedding(model):
+    muon, adamw = trainer.optimizers(model, SMALL)
+    counts = [
+        sum(p.numel() for p in o.param_groups[0]["params"]) for o in (muon, adamw)
+    ]
+    assert counts[0] > 0.8 * sum(counts)
+    rest = {id(p) for p in adamw.param_groups[0]["params"]}
+    assert id(model.model.visual.patch_embed.proj.weight) in rest
+    assert id(model.get_input_embeddings().weight) in rest
+
+
+def test_the_recipe_writes_a_model_that_loads_and_answers(processor, tmp_path):
+    """The whole command in small: training, export, checksums, plot."""
+    run, out = tmp_path / "run", tmp_path / "model"
+    plan = replace(
+        pocket_vl.PLAN,
+        tokenizer=lambda: processor,
+        held_out=lambda processor: no_measure,
+        stages={"one": SMALL, "two": SMALL},
+    )
+    recipes.main(plan, ["--run", str(run), "--out", str(out), "--device", "cpu"])
+    assert checksums.verify(out) == []
+    for stage in ("one", "two"):
+        assert (run / stage / "log.png").stat().st_size > 5000
+        assert json.loads((run / stage / "config.json").read_text())["steps"] == 2
+    model, processor = qc.load(out)
+    problem = charts.problems(1)[0]
+    reply = qc.chat(model, processor, problem.prompt, max_new_tokens=3)
+    assert reply.usage.prompt_tokens > 40
+
+
+@pytest.mark.timeout(900)
+def test_the_quick_mode_trains_a_worse_model_that_knows_the_format(tmp_path):
+    out = tmp_path / "model"
+    recipes.main(
+        pocket_vl.PLAN,
+        ["--quick", "--run", str(tmp_path / "run"), "--out", str(out)],
+    )
+    with (tmp_path / "run" / "quick" / "log.csv").open(newline="") as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert losses[-1] < 0.8 * losses[0]
+    model, processor = qc.load(out)
+    reply = qc.chat(
+        model, processor, charts.problems(1, kind="read")[0].prompt, max_new_tokens=8
+    )
+    assert reply.answer
+
+
+def test_measuring_fills_the_card(processor, model, monkeypatch):
+    """Every figure that the card names is measured, on an untrained model here."""
+    nothing = {kind: [0, 20] for kind in measure_vl.ASKED}
+    monkeypatch.setattr(measure_vl, "general", lambda n: nothing)
+    monkeypatch.setattr(measure_vl, "counts", lambda model, processor, p: [1, len(p)])
+    figures = json.loads(json.dumps(measure_vl.measure(model, processor, 20)))
+    template = (measure_vl.HERE / "card_pocket_vl.md").read_text("utf-8")
+    card = template.format(**measure_vl.values(figures))
+    assert "| all values of a chart, in order | 5.0% |" in card
+    assert "| image tokens | 6 |" in card
+    assert dict(processor.image_processor.size)["longest_edge"] == pictures.LARGEST
+
+
+def test_a_problem_shown_without_its_picture_keeps_its_question_and_grading():
+    problem = charts.problems(1, kind="value")[0]
+    blind = measure_vl.Shown(problem, None)
+    assert blind.prompt == [{"role": "user", "content": problem.question}]
+    assert blind.grade(problem.answer)
+    assert blind.kind == "value"
+
+
+@shipped
+def test_the_shipped_weights_agree_with_their_card(pocket):
+    """Somewhat below the card, so that a different machine does not fail it."""
+    for kind, least in (("read", 0.85), ("highest", 0.85), ("trend", 0.85)):
+        problems = charts.problems(32, seed=5, kind=kind)
+        score = evaluate(*pocket, problems, thinking=False, progress=False)
+        assert score.accuracy >= least, kind
+    words = printed_words.problems(32, seed=5, kind="word")
+    assert evaluate(*pocket, words, thinking=False, progress=False).accuracy >= 0.75
+
+
+@shipped
+def test_the_lessons_charts_are_read_right_from_their_files(pocket):
+    for name, (chart, style) in examples.EXAMPLES.items():
+        path = str(examples.FOLDER / f"{name}.png")
+        content = [
+            {"type": "image", "image": path},
+            {"type": "text", "text": "Read the chart."},
+        ]
+        reply = qc.chat(
+            *pocket,
+            [{"role": "user", "content": content}],
+            thinking=False,
+            sampling="greedy",
+        )
+        problem = charts.ask(random.Random(0), chart, style, "read")
+        assert problem.grade(reply.answer), f"{name}: {reply.answer}"
+
+
+@shipped
+def test_the_shipped_model_looks_at_the_picture(pocket):
+    problems = charts.problems(32, seed=5, kind="value")
+    grey = Image.new("RGB", charts.SIZES[0], (128, 128, 128))
+    blind = [measure_vl.Shown(problem, grey) for problem in problems]
+    score = evaluate(*pocket, blind, thinking=False, progress=False)
+    assert score.accuracy < 0.3
+
+
+@shipped
+def test_a_huge_picture_costs_no_more_tokens_than_a_chart(pocket):
+    model, processor = pocket
+    huge = Image.new("RGB", (4000, 3000), "white")
+    seen = processor.image_processor([huge], return_tensors="pt")["image_grid_thw"]
+    assert seen.tolist() == [[1, 12, 16]]

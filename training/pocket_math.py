@@ -1,0 +1,234 @@
+"""Make pocket-math: `python -m training.pocket_math`.
+
+A Qwen2ForCausalLM that works mathematics step by step, or writes a program for it, the
+two ways of Qwen2.5-Math. Kill it whenever you like: the same command goes on.
+
+    python -m training.pocket_math                 # the full run
+    python -m training.pocket_math --quick         # a worse model in minutes
+"""
+
+import random
+from dataclasses import dataclass, field, replace
+
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from qwen_course.evaluation import evaluate
+from qwen_course.tasks import mathematics
+from qwen_course.tasks.mathematics import OUTPUT, MathProblem
+from qwen_course.tasks.problem import draw
+from qwen_course.vocabulary import ADDED_TOKENS
+from training import tokenizer as tokenizers
+from training.data import Example, Rows, encode, fill_rows
+from training.recipes import Log, Plan, main, vocabulary_rows
+from training.trainer import Material, Recipe, losses
+
+CONTEXT = 1024
+VOCABULARY = 832  # entries at most; the digits and signs stay single
+# Qwen2.5 has no tokens for thinking and for tool responses, the last four.
+TOKENS = ADDED_TOKENS[:-4]
+ROWS = (Rows(8, 448),)  # the longest example has 448 tokens; the others share a row
+
+
+@dataclass(frozen=True)
+class MathMix:
+    """What the training data is made of: weights of the kinds, share of programs."""
+
+    kinds: dict[str, float] = field(
+        default_factory=lambda: {
+            "derivative": 0.16,
+            "critical points, quadratic": 0.11,
+            "critical points, cubic": 0.29,
+            "linear equation": 0.15,
+            "quadratic equation": 0.18,
+            "growth": 0.11,
+        }
+    )
+    tools: float = 0.2
+    drills: float = 0.0  # single computations, a dozen in an example
+
+
+FULL = Recipe(
+    steps=800,
+    rows=ROWS,
+    decay_share=0.01,
+    evaluate_every=400,
+    mix=MathMix(),
+)
+# At the rate of the first stage the loss stood still; half of it brings it down.
+HALF = replace(FULL, steps=400, seed=2, muon_lr=0.01, adamw_lr=1.5e-3)
+# Four wrong lines in five were wrong sums, and a worked problem holds few sums.
+DRILLS = replace(
+    FULL,
+    steps=2000,
+    seed=3,
+    muon_lr=0.012,
+    adamw_lr=2e-3,
+    decay_share=0.6,
+    mix=MathMix(
+        kinds={
+            "derivative": 0.12,
+            "critical points, quadratic": 0.10,
+            "critical points, cubic": 0.24,
+            "linear equation": 0.20,
+            "quadratic equation": 0.19,
+            "growth": 0.15,
+        },
+        tools=0.15,
+        drills=0.3,
+    ),
+)
+QUICK = replace(FULL, steps=80, rows=(Rows(2, 448),), evaluate_every=80, warm_up=10)
+LARGEST = 0.07  # root mean square of the matrices that make queries and keys
+
+
+def shape(vocab_size: int, tokenizer) -> Qwen2Config:
+    """Return the architecture: Qwen2's, 6 layers of width 256."""
+    return Qwen2Config(
+        vocab_size=vocab_size,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def build(tokenizer) -> Qwen2ForCausalLM:
+    """Return the untrained model."""
+    return Qwen2ForCausalLM(shape(vocabulary_rows(tokenizer), tokenizer))
+
+
+def draw_problem(rng: random.Random, mix: MathMix) -> MathProblem:
+    """Draw one training problem; a test content is never returned."""
+    if rng.random() < mix.drills:
+        return mathematics.make_drill(rng)
+    kind = rng.choices(tuple(mix.kinds), tuple(mix.kinds.values()))[0]
+    tools = rng.random() < mix.tools
+    return draw(lambda rng: mathematics.make(rng, kind, tools), rng, "train")
+
+
+def render(problem: MathProblem, tokenizer) -> Example:
+    """Return one example; what the interpreter prints is read, not learnt."""
+    prompt = tokenizer.apply_chat_template(
+        problem.prompt, tokenize=False, add_generation_prompt=True
+    )
+    return encode([(prompt, False), *written(problem.answer)], tokenizer)
+
+
+def written(answer: str) -> list[tuple[str, bool]]:
+    """Return the parts of an answer: the model's own, and the output of its program.
+
+    >>> written("4 = 4")
+    [('4 = 4<|im_end|>', True)]
+    """
+    head, opened, rest = answer.partition(OUTPUT)
+    if not opened:
+        return [(f"{answer}<|im_end|>", True)]
+    output, _, tail = rest.partition("\n```\n")
+    return [
+        (head + opened, True),
+        (f"{output}\n```\n", False),
+        (f"{tail}<|im_end|>", True),
+    ]
+
+
+def batch(step: int, recipe: Recipe, tokenizer) -> list[dict]:
+    """Return the packed batches of one training step, one for each length of row."""
+    rng = random.Random(f"{recipe.seed}/{step}")
+    return fill_rows(
+        lambda: render(draw_problem(rng, recipe.mix), tokenizer),
+        recipe.rows,
+        tokenizer.pad_token_id,
+    )
+
+
+@torch.no_grad()
+def cap(weight: torch.Tensor, largest: float) -> None:
+    """Scale a matrix down to a root mean square of `largest`, in place."""
+    size = weight.pow(2).mean().sqrt()
+    weight.mul_((largest / size).clamp(max=1.0))
+
+
+def capped_losses(model, forward, packed) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the losses of a model whose queries and keys are kept small.
+
+    Qwen3 normalizes them, Qwen2 does not: without this cap their products grew to 100,
+    where bf16 has steps of a half, and the loss fell no further.
+    """
+    for layer in model.model.layers:
+        cap(layer.self_attn.q_proj.weight, LARGEST)
+        cap(layer.self_attn.k_proj.weight, LARGEST)
+    return losses(model, forward, packed)
+
+
+def corpus(mix: MathMix, seed: int, examples: int = 12_000) -> list[str]:
+    """Return the texts that the tokenizer learns from."""
+    plain = tokenizers.build([], 300, CONTEXT, "qwen2_5", TOKENS)
+    rng = random.Random(f"tokenizer/{seed}")
+    texts = []
+    for _ in range(examples):
+        problem = draw_problem(rng, mix)
+        texts += [
+            plain.apply_chat_template(
+                problem.prompt, tokenize=False, add_generation_prompt=True
+            ),
+            problem.answer,
+        ]
+    return texts
+
+
+def make_tokenizer():
+    """Train the tokenizer on the data of the full run."""
+    texts = corpus(FULL.mix, FULL.seed)
+    return tokenizers.build(texts, VOCABULARY, CONTEXT, "qwen2_5", TOKENS)
+
+
+CURVES = {
+    "steps": ("worked step by step", "#0072B2"),
+    "critical": ("critical points of cubics", "#D55E00"),
+}
+
+
+def held_out_accuracy(tokenizer, each: int = 64):
+    """Return a function that measures a model on unseen problems, step by step."""
+    cubic = "critical points, cubic"
+    measured = {
+        "steps": mathematics.problems(each, seed=12345),
+        "critical": mathematics.problems(each // 2, seed=12345, kind=cubic),
+    }
+
+    def measure(model) -> Log:
+        model.eval()
+        accuracy = {
+            name: round(
+                evaluate(model, tokenizer, problems, batch_size=96,
+                         max_new_tokens=420, progress=False).accuracy, 4)
+            for name, problems in measured.items()
+        }  # fmt: skip
+        model.train()
+        return accuracy
+
+    return measure
+
+
+PLAN = Plan(
+    "pocket-math",
+    make_tokenizer,
+    build,
+    {"main": FULL, "half": HALF, "drills": DRILLS},
+    QUICK,
+    held_out_accuracy,
+    material=Material(batch, capped_losses, tuple(CURVES)),
+    curves=CURVES,
+    # Qwen2.5-Math answers greedily when it answers once.
+    generation={"do_sample": False},
+)
+
+if __name__ == "__main__":
+    main(PLAN)

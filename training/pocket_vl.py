@@ -1,0 +1,231 @@
+"""The recipe of pocket-vl: `python -m training.pocket_vl`.
+
+Trains a Qwen2_5_VLForConditionalGeneration from nothing on charts and printed words,
+drawn as it goes. Every chart is read whole, and then asked about: all values of a
+picture teach more than the one of a question.
+
+    python -m training.pocket_vl                 # the full run
+    python -m training.pocket_vl --quick         # a worse model in minutes
+"""
+
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL.Image import Resampling
+from transformers import (
+    AutoTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
+
+from qwen_course.evaluation import evaluate
+from qwen_course.processors import images_only_processor
+from qwen_course.tasks import charts, printed_words
+from qwen_course.tasks.charts import SIZES, Style, make, questions
+from training import pictures
+from training import tokenizer as tokenizers
+from training.data import Rows
+from training.pictures import Seen
+from training.recipes import Plan, main, vocabulary_rows
+from training.trainer import Log, Material, Recipe
+
+CONTEXT = 1024
+VOCABULARY = 1024
+SMALL = (168, 112)
+RESIZED = (SMALL, (168, 140), (252, 196), (280, 196))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What the batches are made of."""
+
+    words: float = 0.33  # of the pictures; the others are charts
+    resized: float = 0.12  # of the steps, whose pictures are made larger or smaller
+    questions: int = 4  # about a chart, beside "Read the chart."
+    points: int = 8  # of a chart, at most
+    sizes: tuple[tuple[int, int], ...] = SIZES
+    plain: bool = False  # charts of one look: black on white, one font
+
+
+# Small and plain first: before anything can be read, the model has to find out that
+# the picture matters at all.
+FIRST = Recipe(
+    steps=800,
+    rows=(Rows(16, 128),),
+    muon_lr=0.01,
+    adamw_lr=2e-3,
+    warm_up=100,
+    decay_share=0.1,
+    evaluate_every=200,
+    mix=Pictures(words=0.0, resized=0.0, points=4, sizes=(SMALL,), plain=True),
+)
+FULL = Recipe(
+    steps=3200,
+    seed=2,
+    rows=(Rows(18, 192),),
+    muon_lr=0.01,
+    adamw_lr=2e-3,
+    decay_share=0.5,
+    evaluate_every=200,
+    mix=Pictures(),
+)
+QUICK = replace(FIRST, steps=60, rows=(Rows(8, 128),), warm_up=10, evaluate_every=60)
+
+
+def _seen(asked, size: tuple[int, int]) -> Seen:
+    image = asked[0].image
+    if image.size != size:
+        image = image.resize(size, Resampling.BICUBIC)  # as the processor does it
+    return Seen(image, [(each.question, each.answer) for each in asked])
+
+
+def picture_batch(step: int, recipe: Recipe, processor) -> list[dict]:
+    """Return a batch of charts and one of words, drawn from seed and step alone.
+
+    The pictures of a step are of one size. Words have short answers: in a batch of
+    their own, little of it is padding.
+    """
+    rng = random.Random(f"{recipe.seed}/{step}")
+    mix, count = recipe.mix, recipe.rows[0].number
+    drawn = rng.choice(mix.sizes)
+    plain = Style(size=drawn) if mix.plain else None
+    shown = rng.choice(RESIZED) if rng.random() < mix.resized else drawn
+    words = round(mix.words * count)
+    charts = [
+        questions(rng, mix.questions, drawn, most=mix.points, style=plain)
+        for _ in range(count - words)
+    ]
+    read = [printed_words.questions(rng, drawn) for _ in range(words)]
+    return [
+        pictures.pack([_seen(asked, shown) for asked in part], processor.tokenizer)
+        for part in (charts, read)
+        if part
+    ]
+
+
+def shape(processor) -> Qwen2_5_VLConfig:
+    """Return the architecture: Qwen2.5-VL's, vision 128 wide, language 192."""
+    tokenizer = processor.tokenizer
+    ids = {
+        name: tokenizer.convert_tokens_to_ids(f"<|{name}|>")
+        for name in ("image_pad", "video_pad", "vision_start", "vision_end")
+    }
+    width = 192
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": vocabulary_rows(tokenizer),
+            "hidden_size": width,
+            "intermediate_size": 512,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": CONTEXT,
+            "rope_parameters": {
+                "rope_type": "default",
+                # Rows and columns are few here: slow rotations would not tell them
+                # apart, so the rotations are fast, and columns have most of them.
+                "rope_theta": 100.0,
+                "mrope_section": [2, 4, 10],
+            },
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config={
+            "depth": 4,
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_heads": 4,
+            "patch_size": pictures.PATCH,
+            "spatial_merge_size": pictures.MERGE,
+            "window_size": 112,
+            "fullatt_block_indexes": [1, 3],
+            "out_hidden_size": width,
+        },
+        image_token_id=ids["image_pad"],
+        video_token_id=ids["video_pad"],
+        vision_start_token_id=ids["vision_start"],
+        vision_end_token_id=ids["vision_end"],
+        tie_word_embeddings=True,
+    )
+
+
+def build(processor) -> Qwen2_5_VLForConditionalGeneration:
+    """Return the untrained model."""
+    return Qwen2_5_VLForConditionalGeneration(shape(processor))
+
+
+def corpus(examples: int = 6000) -> list[str]:
+    """Return the texts that the tokenizer learns from: questions, answers, template.
+
+    Printed words are not among them: they stay single letters, so that a word never
+    seen is written like any other.
+    """
+    rng = random.Random("tokenizer")
+    texts = [text for words in printed_words.WORDINGS.values() for text in words]
+    texts += [f"the {nth} word" for nth in printed_words.NTH]
+    for _ in range(examples):
+        problem = make(rng)
+        texts += [problem.question, problem.answer]
+    return [*texts, "You are a helpful assistant.", "system\nuser\nassistant\n"]
+
+
+def make_processor():
+    """Train the tokenizer and join it with the image processor."""
+    tokenizer = tokenizers.build(corpus(), VOCABULARY, CONTEXT, "qwen2_5_vl")
+    return images_only_processor(pictures.image_processor(), tokenizer)
+
+
+def load_kept(folder: Path):
+    """Return the processor that a run keeps, with or without torchvision."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return images_only_processor(pictures.image_processor(), tokenizer)
+
+
+CURVES = {
+    "read": ("all values", "#0072B2"),
+    "questions": ("questions about charts", "#D55E00"),
+    "words": ("printed words", "#009E73"),
+}
+
+
+def held_out_accuracy(processor, count: int = 48):
+    """Return a function that measures a model on unseen charts and words."""
+    asked = {
+        "read": charts.problems(count, seed=12345, kind="read"),
+        "questions": charts.problems(2 * count, seed=54321),
+        "words": printed_words.problems(count, seed=12345, kind="word"),
+    }
+
+    def measure(model) -> Log:
+        model.eval()
+        accuracy = {
+            name: round(
+                evaluate(model, processor, problems, thinking=False, batch_size=48,
+                         max_new_tokens=64, progress=False).accuracy, 4)
+            for name, problems in asked.items()
+        }  # fmt: skip
+        model.train()
+        return accuracy
+
+    return measure
+
+
+PLAN = Plan(
+    "pocket-vl",
+    make_processor,
+    build,
+    {"first": FIRST, "main": FULL},
+    QUICK,
+    held_out_accuracy,
+    compiled=False,  # the pictures of a step have one of three sizes
+    material=Material(picture_batch, pictures.losses, tuple(CURVES)),
+    curves=CURVES,
+    # The values of Qwen2.5-VL's own generation config: as good as greedy.
+    generation={"do_sample": True, "temperature": 1e-6, "repetition_penalty": 1.0},
+    load=load_kept,
+)
+
+if __name__ == "__main__":
+    main(PLAN)
