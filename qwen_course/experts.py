@@ -49,7 +49,7 @@ class ExpertLoad:
         axes.set_yticks(range(len(self.skills)), self.skills)
         axes.set_xticks(range(rows.shape[1]))
         axes.set(xlabel=f"expert of layer {layer}",
-                 title="Each skill has experts of its own")  # fmt: skip
+                 title="Some experts serve one skill more than the others")  # fmt: skip
         figure.colorbar(image, label="load (1 = even)")
         return figure
 

@@ -52,3 +52,14 @@ def test_a_worked_text_holds_thinking_and_answer(pocket):
     text = experts.worked_text(problem, pocket[1])
     assert problem.thinking in text
     assert text.rstrip().endswith(f"{problem.answer}<|im_end|>")
+
+
+def test_the_mixture_of_the_course_uses_all_experts_and_each_skill_some_more():
+    skills = {
+        name: getattr(qc.tasks, name).problems(30, seed=5)
+        for name in ("sums", "course_questions", "tool_calls")
+    }
+    load = expert_load(*qc.load("pocket-qwen3-moe"), skills)
+    assert load.fair_shares.min() > 0.25
+    ways = [load.specialists(layer) for layer in range(load.counts.shape[1])]
+    assert any(len(set(way.values())) == len(skills) for way in ways)
