@@ -14,7 +14,7 @@ from qwen_course.models import checksums
 from qwen_course.steps import boxed, same_value, wrong_steps
 from qwen_course.tasks import mathematics
 from qwen_course.tasks.mathematics import OUTPUT
-from training import card, measure_math, pocket_math, recipes, tokenizer
+from training import card, measure_math, pocket_math, recipes, tokenizer, trainer
 from training.data import IGNORE, Rows
 from training.pocket_math import CONTEXT, FULL, TOKENS
 from training.trainer import Recipe
@@ -133,10 +133,10 @@ def test_no_training_example_is_of_the_test_split():
 
 def test_queries_and_keys_are_kept_small():
     weight = torch.full((8, 8), 0.5)
-    pocket_math.cap(weight, 0.07)
+    trainer.cap(weight, 0.07)
     assert weight.pow(2).mean().sqrt().item() == pytest.approx(0.07)
     small = torch.full((8, 8), 0.01)
-    pocket_math.cap(small, 0.07)
+    trainer.cap(small, 0.07)
     assert (small == 0.01).all()
 
 
@@ -195,7 +195,8 @@ def test_the_card_is_filled_with_kept_figures():
     }  # fmt: skip
     figures = {
         "parameters": 3_500_000, "machine": "x86_64", "torch": "2.13.0",
-        "example": {"answer": "f(x) = {x}"}, "steps": steps,
+        "example": {"answer": "f(x) = {x}", "right": True, "wrong lines": 0},
+        "steps": steps,
         "programs": {"right": counts, "ran": [10, 10]}, "general": counts,
         "hard": {"greedy": counts, "majority": counts, "programs": counts,
                  "one sample": [70, 80], "any": [10, 10]},
@@ -204,6 +205,7 @@ def test_the_card_is_filled_with_kept_figures():
     text = card.card("pocket-math", figures)
     assert "| **all** | **90.0%** |" in text
     assert "8 are wrong" in text
+    assert "finds no wrong lines, and the box of which is right" in text
     assert r"\boxed{}" in text
 
 

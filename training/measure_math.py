@@ -305,6 +305,8 @@ def values(figures: Figures) -> dict[str, str]:
         "example": "\n".join(
             f"    {line}" for line in figures["example"]["answer"].splitlines()
         ),
+        "example_wrong": f"{figures['example']['wrong lines'] or 'no'} wrong lines",
+        "example_right": "right" if figures["example"]["right"] else "wrong",
         "sums": percent(figures["elsewhere"]["sums"]),
         "word_problems": percent(figures["elsewhere"]["word problems"]),
     }

@@ -112,9 +112,9 @@ PRACTICE = replace(
 )  # fmt: skip
 QUICK = replace(
     FULL,
-    steps=100,
+    steps=60,
     rows=(Rows(8, 96), Rows(8, 192)),
-    evaluate_every=100,
+    evaluate_every=60,
     warm_up=10,
     mix=Mix(course_bank=True, strings=0.0),
 )
@@ -188,8 +188,8 @@ def build(processor) -> Qwen2AudioForConditionalGeneration:
         tower.embed_positions.weight.copy_(
             sinusoids(*tower.embed_positions.weight.shape)
         )
-    # With the usual small weights the sound would be a tenth as loud as its places:
-    # the model then heard nothing for the first 200 steps.
+    # With the usual small weights the sound would be a thirtieth as large as its places
+    # (root mean square 0.023 against 0.71); so it is 0.44.
     for convolution in (tower.conv1, tower.conv2):
         torch.nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
     return model

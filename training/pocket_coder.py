@@ -9,7 +9,7 @@ in their middle and fixes them. Kill it whenever you like: the same command goes
 
 import random
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -20,7 +20,7 @@ from qwen_course.vocabulary import ADDED_TOKENS
 from training import tokenizer as tokenizers
 from training.data import Example, Parts, Rows, encode, fill_rows
 from training.recipes import Log, Measure, Plan, main, vocabulary_rows
-from training.trainer import Material, Packed, Recipe
+from training.trainer import Material, Packed, Recipe, capped_losses
 
 CONTEXT = 1024
 TOKENS = ADDED_TOKENS[:-4]  # Qwen2.5 has neither <think> nor <tool_response>
@@ -50,16 +50,9 @@ class CodeMix:
 # mostly retries, have rows of their own.
 ROWS = (Rows(15, 192), Rows(3, 336))
 # All at full learning rate: the next stage goes on from here.
-FIRST = Recipe(
-    steps=600, rows=ROWS, decay_share=0.01, evaluate_every=200, mix=CodeMix()
-)
-# After 2.3 million tokens the bodies were known, but no names were copied (1.9
-# nats a token). Qwen2 has no norm on queries and keys as Qwen3 has: under Muon their
-# matrices had grown (singular values to 4.3) until attention was all or nothing. Weight
-# decay bounds them at 1 / 0.6; a fifth of the examples drill nothing but copying.
-MAIN = replace(
-    FIRST, steps=1500, evaluate_every=300, seed=3, warm_up=20, decay_share=0.7,
-    muon_lr=0.012, adamw_lr=2e-3, weight_decay=0.6, mix=CodeMix(drill=0.2),
+FULL = Recipe(
+    steps=2400, rows=ROWS, warm_up=40, decay_share=0.6, evaluate_every=300,
+    mix=CodeMix(drill=0.1),
 )  # fmt: skip
 QUICK = Recipe(
     steps=120, rows=(Rows(10, 192), Rows(2, 336)), warm_up=10, evaluate_every=120,
@@ -162,7 +155,7 @@ def corpus(mix: CodeMix, seed: int, examples: int = 20_000) -> list[str]:
 
 def make_tokenizer():
     """Train the tokenizer on the data of the first stage."""
-    texts = corpus(FIRST.mix, FIRST.seed)
+    texts = corpus(FULL.mix, FULL.seed)
     return tokenizers.build(texts, VOCABULARY, CONTEXT, "qwen2_5", TOKENS)
 
 
@@ -237,10 +230,10 @@ PLAN = Plan(
     "pocket-coder",
     make_tokenizer,
     build,
-    {"first": FIRST, "main": MAIN},
+    {"main": FULL},
     QUICK,
     held_out_accuracy,
-    material=Material(batch, measured=tuple(CURVES)),
+    material=Material(batch, capped_losses, tuple(CURVES)),
     curves=CURVES,
     generation=SAMPLING,
 )

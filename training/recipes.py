@@ -108,8 +108,10 @@ def export(model, tokenizer, folder: Path, generation: dict[str, Any]) -> None:
     copy = type(model)(model.config)
     copy.load_state_dict(model.state_dict())
     text = getattr(tokenizer, "tokenizer", tokenizer)  # a processor holds one
+    # A turn ends with <|im_end|>, a bare text with the token that also pads.
+    ends = [text.eos_token_id, text.pad_token_id]
     copy.generation_config = GenerationConfig(
-        **generation, eos_token_id=text.eos_token_id, pad_token_id=text.pad_token_id
+        **generation, eos_token_id=ends, pad_token_id=text.pad_token_id
     )
     copy.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

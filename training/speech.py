@@ -5,8 +5,8 @@
 
 espeak-ng computes a voice from a few dozen numbers, so it has hundreds of voices, which
 sound like machines. flite puts together pieces of recorded people (kal), or learnt from
-them (awb, rms, slt). What a model learnt from espeak-ng and kal alone was not yet
-speech: of the digits of the other three it got half wrong.
+them (awb, rms, slt). A model that had heard espeak-ng and kal alone, early in its
+training, got half of the digits of the other three wrong.
 """
 
 import functools
