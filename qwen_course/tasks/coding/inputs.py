@@ -177,7 +177,7 @@ def draw_calls(
     """Draw argument lists for calls: drawn ones first, then edge cases, short to long.
 
     >>> draw_calls(["tiny"], random.Random(0), 2)
-    [[14], [15], [0], [1]]
+    [[15], [8], [0], [1]]
     """
     calls = [_call(kinds, rng) for _ in range(number)]
     edges = [
