@@ -213,11 +213,16 @@ def complete_batch(
 
 
 def _completion(tokenizer, prompt, prompt_tokens, ids, ends, seconds, first) -> Reply:
-    length = next((n for n, token in enumerate(ids) if token in ends), len(ids))
-    usage = Usage(prompt_tokens, 0, length, seconds, first)
-    stopped = "end" if length < len(ids) else "length"
+    written, stopped = _until_end(ids, ends)
+    usage = Usage(prompt_tokens, 0, len(written), seconds, first)
     message = {"role": "user", "content": prompt}
-    return Reply(tokenizer.decode(ids[:length]), "", usage, stopped, [message])
+    return Reply(tokenizer.decode(written), "", usage, stopped, [message])
+
+
+def _until_end(ids: list[int], ends: set[int]) -> tuple[list[int], str]:
+    """Return the ids before the first end, and "end", or "length" if there is none."""
+    length = next((n for n, token in enumerate(ids) if token in ends), len(ids))
+    return ids[:length], "end" if length < len(ids) else "length"
 
 
 def sampling_arguments(
@@ -331,8 +336,8 @@ def _end_ids(model, tokenizer) -> set[int]:
 
 
 def _reply(tokenizer, talk, prompt_tokens, ids, ends, seconds, first) -> Reply:
-    length = next((n for n, token in enumerate(ids) if token in ends), len(ids))
-    parts = split_thinking(ids[:length], tokenizer)
+    written, stopped = _until_end(ids, ends)
+    parts = split_thinking(written, tokenizer)
     thinking, answer = (
         tokenizer.decode(part, skip_special_tokens=True).strip() for part in parts[:2]
     )
@@ -340,7 +345,6 @@ def _reply(tokenizer, talk, prompt_tokens, ids, ends, seconds, first) -> Reply:
     if thinking:
         message["reasoning_content"] = thinking
     usage = Usage(prompt_tokens, len(parts.thinking), len(parts.answer), seconds, first)
-    stopped = "end" if length < len(ids) else "length"
     return Reply(answer, thinking, usage, stopped, [*talk, message])
 
 

@@ -53,7 +53,7 @@ PARTS: dict[str, Draw] = {
 }
 
 
-def _looks(task: str, **options: Any) -> Draw:
+def _each_kind(task: str, **options: Any) -> Draw:
     """Return a function that draws problems of a specialist's task, so many a kind."""
 
     def draw(n: int) -> list[Problem]:
@@ -69,17 +69,17 @@ def _looks(task: str, **options: Any) -> Draw:
 
 # What a specialist is measured on. Tones have about 200 different test sequences.
 SPECIALIST_PARTS: dict[str, dict[str, Draw]] = {
-    "coder": {"coding": _looks("coding")},
-    "math": {"mathematics": _looks("mathematics")},
+    "coder": {"coding": _each_kind("coding")},
+    "math": {"mathematics": _each_kind("mathematics")},
     "vl": {
-        "charts": _looks("charts"),
-        "charts, new looks": _looks("charts", looks="unseen"),
-        "printed words": _looks("printed_words"),
+        "charts": _each_kind("charts"),
+        "charts, new looks": _each_kind("charts", looks="unseen"),
+        "printed words": _each_kind("printed_words"),
     },
     "audio": {
-        "digits, known voices": _looks("spoken_digits", voices="seen"),
-        "digits, other voices": _looks("spoken_digits", voices="unseen"),
-        "tones": lambda n: _looks("tones")(min(n, 80)),
+        "digits, known voices": _each_kind("spoken_digits", voices="seen"),
+        "digits, other voices": _each_kind("spoken_digits", voices="unseen"),
+        "tones": lambda n: _each_kind("tones")(min(n, 80)),
     },
 }
 

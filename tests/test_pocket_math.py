@@ -39,7 +39,7 @@ def plan(small_tokenizer):
     )
 
     def build(tokenizer):
-        config = pocket_math.shape(recipes.vocabulary_rows(tokenizer), tokenizer)
+        config = recipes.small_qwen2(tokenizer, CONTEXT, intermediate_size=512)
         config.update({"num_hidden_layers": 2, "hidden_size": 64})
         config.layer_types = config.layer_types[:2]
         return pocket_math.Qwen2ForCausalLM(config)

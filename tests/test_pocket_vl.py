@@ -19,6 +19,7 @@ from qwen_course.tasks.charts import examples
 from qwen_course.vocabulary import read_template
 from training import measure_vl, pictures, pocket_vl, recipes, trainer
 from training.data import IGNORE, Rows
+from training.figures import about
 from training.pictures import Seen
 
 ROWS = (Rows(3, 192),)
@@ -246,7 +247,8 @@ def test_measuring_fills_the_card(processor, model, monkeypatch):
     nothing = {kind: [0, 20] for kind in measure_vl.ASKED}
     monkeypatch.setattr(measure_vl, "general", lambda n: nothing)
     monkeypatch.setattr(measure_vl, "counts", lambda model, processor, p: [1, len(p)])
-    figures = json.loads(json.dumps(measure_vl.measure(model, processor, 20)))
+    measured = about(model) | measure_vl.measure(model, processor, 20)
+    figures = json.loads(json.dumps(measured))
     template = (measure_vl.HERE / "card_pocket_vl.md").read_text("utf-8")
     card = template.format(**measure_vl.values(figures))
     assert "| all values of a chart, in order | 5.0% |" in card

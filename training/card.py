@@ -8,15 +8,11 @@ import argparse
 import importlib
 import importlib.util
 import json
-import platform
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-import torch
 
 import qwen_course as qc
 from qwen_course import experts, tasks
@@ -26,19 +22,15 @@ from qwen_course.models import checksums
 from qwen_course.scorecard import PARTS, PROBLEMS, SEED, Scorecard, scorecard
 from qwen_course.tasks.problem import Problem
 from qwen_course.tools import calculator, chat_with_tools
+from training.figures import Figures, about, percent, share
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 BATCH = 96
-Figures = dict
 
 
 def _counts(score: Score) -> list[int]:
     return [score.right, score.total]
-
-
-def _share(right: Sequence[bool]) -> list[int]:
-    return [sum(right), len(right)]
 
 
 def mixed(n: int) -> list[Problem]:
@@ -60,7 +52,7 @@ def soft_switches(model, tokenizer, n: int) -> Figures:
             replies = evaluate(model, tokenizer, asked, batch_size=BATCH).replies
             thought = [reply.thinking != "" for reply in replies]
             obeyed = [did == (switch == "/think") for did in thought]
-            figures[f"{switch} {place}"] = _share(obeyed)
+            figures[f"{switch} {place}"] = share(obeyed)
     return figures
 
 
@@ -71,7 +63,7 @@ def hard_switch(model, tokenizer, n: int) -> list[int]:
         problems = mixed(n // 2)
         replies = evaluate(model, tokenizer, problems, thinking, batch_size=BATCH)
         obeyed += [(reply.thinking != "") == thinking for reply in replies.replies]
-    return _share(obeyed)
+    return share(obeyed)
 
 
 def budgets(model, tokenizer, n: int) -> list[Figures]:
@@ -118,7 +110,7 @@ def tool_talks(model, tokenizer, n: int) -> dict[str, list[int]]:
                 right.append(problem.grade(reply.answer))
             except ValueError:  # a call that is no JSON, or one too many
                 right.append(False)
-        figures[name] = _share(right)
+        figures[name] = share(right)
     return figures
 
 
@@ -154,15 +146,6 @@ def measure(model, tokenizer, n: int) -> Figures:
         figures["least_load"] = round(float(load.fair_shares.min()), 3)
         figures["most_load"] = round(float(load.fair_shares.max()), 3)
     return figures
-
-
-def percent(counts: Sequence[int]) -> str:
-    """Return a count of right answers as a share.
-
-    >>> percent([967, 1000])
-    '96.7%'
-    """
-    return f"{counts[0] / counts[1]:.1%}"
 
 
 def _budget_table(rows: list[Figures]) -> str:
@@ -248,12 +231,7 @@ def main() -> None:
     if not options.write_only:
         model, tokenizer = qc.load(options.folder or name)
         measured = (specialist(name) or sys.modules[__name__]).measure
-        about = {
-            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-            "torch": torch.__version__.partition("+")[0],
-            "parameters": model.num_parameters(),
-        }
-        _keep(name, about | measured(model, tokenizer, options.n))
+        _keep(name, about(model) | measured(model, tokenizer, options.n))
         if experts.is_mixture(model):
             load = load_of_experts(model, tokenizer, 40)
             picture = RESULTS / name / "experts.png"

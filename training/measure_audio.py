@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from qwen_course.audio import RATE
+from qwen_course.chat import chat_batch
 from qwen_course.tasks import spoken_digits, tones
 from qwen_course.tasks.problem import Problem
 from qwen_course.tasks.spoken_digits import ClipProblem, add_noise, ask, count_errors
+from training.figures import Counts, percent, share
 
 SEED = 20_000
 NOISE_DB = (0, 5, 10, 20, 30)
-Counts = list[int]  # right answers, or wrong digits; and of how many
 
 
 class About(NamedTuple):
@@ -23,7 +23,6 @@ class About(NamedTuple):
     prompt: list[dict[str, Any]]
 
 
-@torch.no_grad()
 def answers(
     model, processor, problems: Sequence[Problem | About], batch_size: int = 48
 ) -> list[str]:
@@ -31,24 +30,18 @@ def answers(
     written: list[str] = []
     for start in range(0, len(problems), batch_size):
         asked = [problem.prompt for problem in problems[start : start + batch_size]]
-        texts = processor.apply_chat_template(
-            asked, add_generation_prompt=True, tokenize=False
-        )
-        clips = [talk[0]["content"][0]["audio"] for talk in asked]
-        inputs = processor(
-            text=texts, audio=clips, sampling_rate=RATE, return_tensors="pt",
-            padding=True, padding_side="left",
-        ).to(model.device)  # fmt: skip
-        output = model.generate(**inputs, max_new_tokens=96, do_sample=False)
-        fresh = output[:, inputs["input_ids"].shape[1] :]
-        written += processor.batch_decode(fresh, skip_special_tokens=True)
+        replies = chat_batch(
+            model, processor, asked, thinking=False, sampling="greedy",
+            max_new_tokens=96,
+        )  # fmt: skip
+        written += [reply.answer for reply in replies]
     return written
 
 
 def right(problems: Sequence[Problem], given: Sequence[str]) -> Counts:
     """Return how many answers are right, and how many there are."""
     graded = [p.grade(answer) for p, answer in zip(problems, given, strict=True)]
-    return [sum(graded), len(graded)]
+    return share(graded)
 
 
 class _Noise(ClipProblem):
@@ -134,8 +127,6 @@ def measure(model, processor, n: int = 1000) -> dict:
         _Follow, [*digits(few, SEED, kind="sum"), *digits(few, 1, kind="count")]
     )
     return {
-        "parameters": model.num_parameters(),
-        "torch": torch.__version__.partition("+")[0],
         "errors": {
             voices: _errors(model, processor, n, voices=voices)
             for voices in spoken_digits.VOICES
@@ -174,10 +165,6 @@ def _by_voice(model, processor, n: int) -> dict[str, Counts]:
     }
 
 
-def _percent(counts: Counts) -> str:
-    return f"{counts[0] / counts[1]:.1%}"
-
-
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -190,34 +177,34 @@ def values(figures: dict) -> dict[str, str]:
     return {
         "parameters": f"{figures['parameters'] / 1e6:.1f}",
         "torch": figures["torch"],
-        "seen": _percent(errors["seen"]),
-        "unseen": _percent(errors["unseen"]),
+        "seen": percent(errors["seen"]),
+        "unseen": percent(errors["unseen"]),
         "digits": f"{errors['seen'][1]:,}",
         "noise_table": _table(
             ["voice above the noise (dB)", *map(str, NOISE_DB)],
             [
-                [f"{voices} voices", *map(_percent, noise[voices].values())]
+                [f"{voices} voices", *map(percent, noise[voices].values())]
                 for voices in spoken_digits.VOICES
             ],
         ),
         "voice_table": _table(
             ["voice", "in training", "digit error rate"],
             [
-                [voice, "no" if voice in unseen else "yes", _percent(counts)]
+                [voice, "no" if voice in unseen else "yes", percent(counts)]
                 for voice, counts in figures["voices"].items()
             ],
         ),
         "kind_table": _table(
             ["question", "right", "of"],
             [
-                [kind, _percent(counts), str(counts[1])]
+                [kind, percent(counts), str(counts[1])]
                 for kind, counts in figures["kinds"].items()
             ],
         ),
-        "new_wordings": _percent(figures["new_wordings"]),
-        "new_wordings_tones": _percent(figures["new_wordings_tones"]),
-        "follow_up": _percent(figures["follow_up"]),
-        "another_clip": _percent(figures["another_clip"]),
-        "general": _percent(figures["general"]),
-        "says_nothing": _percent(figures["says_nothing"]),
+        "new_wordings": percent(figures["new_wordings"]),
+        "new_wordings_tones": percent(figures["new_wordings_tones"]),
+        "follow_up": percent(figures["follow_up"]),
+        "another_clip": percent(figures["another_clip"]),
+        "general": percent(figures["general"]),
+        "says_nothing": percent(figures["says_nothing"]),
     }

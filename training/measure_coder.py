@@ -4,29 +4,20 @@ Every function is run against the hidden tests of its task; the general pocket-q
 asked the same.
 """
 
-import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
 
 import qwen_course as qc
 from qwen_course.chat import chat_batch
 from qwen_course.tasks import coding
 from qwen_course.tasks.coding import wordings
 from qwen_course.tasks.coding.problems import CodingProblem
+from training.figures import Figures, percent, share
 from training.pocket_coder import answers
 
-Figures = dict[str, Any]
 SEED = 2026
 GENERAL = "pocket-qwen3"
 RESULTS = Path(__file__).parent / "results" / "pocket-coder"
-
-
-def counts(right: Sequence[bool]) -> list[int]:
-    """Return how many are right, and of how many."""
-    return [sum(right), len(right)]
 
 
 def measure(model, tokenizer, n: int) -> Figures:
@@ -40,12 +31,9 @@ def measure(model, tokenizer, n: int) -> Figures:
         for kind, problems in asked.items()
     }
     return {
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__.partition("+")[0],
-        "parameters": model.num_parameters(),
         "families": len(coding.families()),
         "kinds": {kind: _by_property(some) for kind, some in grades.items()},
-        "exact": counts([p.answer == text for p, text in
+        "exact": share([p.answer == text for p, text in
                          zip(asked["fill in"], written["fill in"], strict=True)]),
         "wordings": _by_wording(asked["write"], grades["write"]),
         "styles": _by_style(asked["write"], grades["write"]),
@@ -59,7 +47,7 @@ def measure(model, tokenizer, n: int) -> Figures:
 
 def _by_property(grades: Sequence[coding.Grade]) -> dict[str, list[int]]:
     names = ("passed", "parses", "styled", "right")
-    return {name: counts([getattr(grade, name) for grade in grades]) for name in names}
+    return {name: share([getattr(grade, name) for grade in grades]) for name in names}
 
 
 def _by_wording(problems: Sequence[CodingProblem], grades) -> dict[str, list[int]]:
@@ -68,14 +56,14 @@ def _by_wording(problems: Sequence[CodingProblem], grades) -> dict[str, list[int
     for problem, grade in zip(problems, grades, strict=True):
         name = "new" if problem.unseen else "trained" if problem.named else None
         groups[name or "no signature"].append(grade.passed)
-    return {name: counts(passed) for name, passed in groups.items() if passed}
+    return {name: share(passed) for name, passed in groups.items() if passed}
 
 
 def _by_style(problems: Sequence[CodingProblem], grades) -> dict[str, list[int]]:
     groups: dict[str, list[bool]] = {}
     for problem, grade in zip(problems, grades, strict=True):
         groups.setdefault(" and ".join(problem.style), []).append(grade.styled)
-    return {name: counts(kept) for name, kept in sorted(groups.items()) if name}
+    return {name: share(kept) for name, kept in sorted(groups.items()) if name}
 
 
 def _weakest(problems: Sequence[CodingProblem], grades, most: int = 8) -> Figures:
@@ -85,7 +73,7 @@ def _weakest(problems: Sequence[CodingProblem], grades, most: int = 8) -> Figure
         groups.setdefault(problem.task.family, []).append(grade.passed)
     shares = {name: sum(passed) / len(passed) for name, passed in groups.items()}
     worst = sorted((share, name) for name, share in shares.items() if share < 1)
-    return {name: counts(groups[name]) for _, name in worst[:most]}
+    return {name: share(groups[name]) for _, name in worst[:most]}
 
 
 def second_try(model, tokenizer, problems, texts, grades) -> list[int]:
@@ -106,7 +94,7 @@ def second_try(model, tokenizer, problems, texts, grades) -> list[int]:
     again = coding.grade_all(
         [problem for problem, _, _ in failed], [reply.answer for reply in replies]
     )
-    return counts([grade.passed for grade in again])
+    return share([grade.passed for grade in again])
 
 
 def general(asked: dict[str, list[CodingProblem]], n: int) -> dict[str, list[int]]:
@@ -116,16 +104,11 @@ def general(asked: dict[str, list[CodingProblem]], n: int) -> dict[str, list[int
     for kind, problems in asked.items():
         some = problems[:n]
         grades = coding.grade_all(some, answers(model, tokenizer, some))
-        figures[kind] = counts([grade.passed for grade in grades])
+        figures[kind] = share([grade.passed for grade in grades])
     return figures
 
 
 # The card
-
-
-def percent(figure: Sequence[int]) -> str:
-    """Return a count of right answers as a share."""
-    return f"{figure[0] / figure[1]:.1%}" if figure[1] else "none"
 
 
 KIND_NAMES = {

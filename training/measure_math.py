@@ -15,6 +15,7 @@ from qwen_course.steps import boxed, check_steps, majority_box, same_value
 from qwen_course.tasks import mathematics
 from qwen_course.tasks.mathematics import COT, KINDS, OUTPUT, MathProblem
 from qwen_course.tasks.problem import Problem
+from training.figures import Counts, Figures, percent, share
 
 SEED = 2026
 BATCH = 96
@@ -26,13 +27,6 @@ EXAMPLE = (
     "Solve this step by step:\nFind the derivative of f(x) = x³ + 2x² - 5x + 3\n"
     "and then find the critical points."
 )
-Figures = dict[str, Any]
-Counts = list[int]
-
-
-def share(right: Sequence[bool]) -> Counts:
-    """Return how many are right, and how many there are."""
-    return [sum(right), len(right)]
 
 
 def unseen(n: int, **options: Any) -> list[MathProblem]:
@@ -244,15 +238,6 @@ def measure(model, tokenizer, n: int) -> Figures:
         "general": general(problems[:: max(1, len(problems) // some)]),
         "elsewhere": elsewhere(model, tokenizer, some),
     }
-
-
-def percent(counts: Sequence[int]) -> str:
-    """Return a count of right answers as a share.
-
-    >>> percent([967, 1000])
-    '96.7%'
-    """
-    return f"{counts[0] / counts[1]:.1%}" if counts[1] else "none asked"
 
 
 def _table(head: str, columns: dict[str, dict[str, Counts]]) -> str:

@@ -3,19 +3,18 @@
 Called by `python -m training.card pocket-vl`.
 """
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 import qwen_course as qc
 from qwen_course.evaluation import evaluate
 from qwen_course.tasks import charts, printed_words
 from qwen_course.tasks.problem import Problem
+from training.figures import Counts, Figures, percent
 from training.pictures import MERGE, PATCH
 
 HERE = Path(__file__).parent
@@ -28,8 +27,6 @@ LOOKS = {
 }
 ASKED = ("read", "value", "highest", "lowest", "trend", "season", "compare")
 WIDTHS = (84, 112, 168, 196, 224, 280)  # pixels, of charts drawn 224 wide and 168 high
-Figures = dict[str, Any]
-Counts = list[int]
 
 
 @dataclass(frozen=True)
@@ -151,9 +148,6 @@ def measure(model, processor, n: int) -> Figures:
     """Return every figure of the card; `n` questions of each kind on trained styles."""
     some = max(20, n // 3)
     return {
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__.partition("+")[0],
-        "parameters": model.num_parameters(),
         "vision_parameters": model.model.visual.num_parameters(),
         "looks": {
             looks: by_kind(model, processor, n if looks == "trained" else some, looks)
@@ -164,15 +158,6 @@ def measure(model, processor, n: int) -> Figures:
         "general": general(some),
         "image_tokens": by_image_tokens(model, processor, some),
     }
-
-
-def percent(pair: Counts) -> str:
-    """Return a count of right answers as a share.
-
-    >>> percent([967, 1000])
-    '96.7%'
-    """
-    return f"{pair[0] / pair[1]:.1%}"
 
 
 NAMES = {

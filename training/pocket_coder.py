@@ -8,18 +8,17 @@ in their middle and fixes them. Kill it whenever you like: the same command goes
 """
 
 import random
-import re
 from dataclasses import dataclass
 
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 
-from qwen_course.chat import GREEDY, chat_batch, left_pad
+from qwen_course.evaluation import evaluate
 from qwen_course.tasks import coding
 from qwen_course.tasks.coding.families import draw_task, invented
 from qwen_course.vocabulary import ADDED_TOKENS
 from training import tokenizer as tokenizers
 from training.data import Example, Parts, Rows, encode, fill_rows
-from training.recipes import Log, Measure, Plan, main, vocabulary_rows
+from training.recipes import Log, Measure, Plan, main, small_qwen2
 from training.trainer import Material, Packed, Recipe, capped_losses
 
 CONTEXT = 1024
@@ -65,26 +64,9 @@ CURVES = {
 }
 
 
-def shape(vocab_size: int, tokenizer) -> Qwen2Config:
-    """Return the architecture: Qwen2's, 6 layers of width 256."""
-    return Qwen2Config(
-        vocab_size=vocab_size,
-        hidden_size=256,
-        intermediate_size=704,
-        num_hidden_layers=6,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
 def build(tokenizer) -> Qwen2ForCausalLM:
     """Return the untrained model."""
-    return Qwen2ForCausalLM(shape(vocabulary_rows(tokenizer), tokenizer))
+    return Qwen2ForCausalLM(small_qwen2(tokenizer, CONTEXT, intermediate_size=704))
 
 
 def write(problem: coding.CodingProblem, tokenizer, system: str = "") -> Parts:
@@ -163,43 +145,11 @@ def answers(
     model, tokenizer, problems: list[coding.CodingProblem], batch_size: int = 64
 ) -> list[str]:
     """Return the model's greedy answers, each in the form that its kind asks for."""
-    written: dict[int, str] = {}
-    order = sorted(range(len(problems)), key=lambda i: _length(problems[i]))
-    for filled in (True, False):
-        chosen = [i for i in order if (problems[i].kind == "fill in") is filled]
-        for start in range(0, len(chosen), batch_size):
-            some = chosen[start : start + batch_size]
-            texts = _answer(model, tokenizer, [problems[i] for i in some], filled)
-            written.update(zip(some, texts, strict=True))
-    return [written[i] for i in range(len(problems))]
-
-
-def _length(problem: coding.CodingProblem) -> int:
-    return sum(len(message["content"]) for message in problem.prompt)
-
-
-def _answer(model, tokenizer, problems, filled: bool) -> list[str]:
-    if filled:
-        return fill_in(model, tokenizer, [problem.question for problem in problems])
-    replies = chat_batch(
-        model, tokenizer, [problem.prompt for problem in problems],
-        thinking=False, max_new_tokens=200, sampling="greedy",
+    result = evaluate(
+        model, tokenizer, problems, thinking=False, batch_size=batch_size,
+        max_new_tokens=200, progress=False,
     )  # fmt: skip
-    return [reply.answer for reply in replies]
-
-
-def fill_in(model, tokenizer, prompts: list[str]) -> list[str]:
-    """Write the middles that bare prompts ask for, greedily, in one batch."""
-    rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
-    ids, mask = left_pad(rows, tokenizer.pad_token_id)
-    ends = [tokenizer.pad_token_id, tokenizer.eos_token_id]
-    output = model.generate(
-        input_ids=ids.to(model.device), attention_mask=mask.to(model.device),
-        max_new_tokens=200, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id,
-        **GREEDY,
-    )  # fmt: skip
-    texts = tokenizer.batch_decode(output[:, ids.shape[1] :])
-    return [re.split(r"<\|(?:endoftext|im_end)\|>", text)[0] for text in texts]
+    return [reply.answer for reply in result.replies]
 
 
 def held_out_accuracy(tokenizer, per_kind: int = 24) -> Measure:

@@ -10,7 +10,7 @@ two ways of Qwen2.5-Math. Kill it whenever you like: the same command goes on.
 import random
 from dataclasses import dataclass, field, replace
 
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 
 from qwen_course.evaluation import evaluate
 from qwen_course.tasks import mathematics
@@ -19,7 +19,7 @@ from qwen_course.tasks.problem import draw
 from qwen_course.vocabulary import ADDED_TOKENS
 from training import tokenizer as tokenizers
 from training.data import Example, Rows, encode, fill_rows
-from training.recipes import Log, Plan, main, vocabulary_rows
+from training.recipes import Log, Plan, main, small_qwen2
 from training.trainer import Material, Recipe, capped_losses
 
 CONTEXT = 1024
@@ -82,26 +82,9 @@ DRILLS = replace(
 QUICK = replace(FULL, steps=80, rows=(Rows(2, 448),), evaluate_every=80, warm_up=10)
 
 
-def shape(vocab_size: int, tokenizer) -> Qwen2Config:
-    """Return the architecture: Qwen2's, 6 layers of width 256."""
-    return Qwen2Config(
-        vocab_size=vocab_size,
-        hidden_size=256,
-        intermediate_size=512,
-        num_hidden_layers=6,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
 def build(tokenizer) -> Qwen2ForCausalLM:
     """Return the untrained model."""
-    return Qwen2ForCausalLM(shape(vocabulary_rows(tokenizer), tokenizer))
+    return Qwen2ForCausalLM(small_qwen2(tokenizer, CONTEXT, intermediate_size=512))
 
 
 def draw_problem(rng: random.Random, mix: MathMix) -> MathProblem:

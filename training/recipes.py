@@ -15,9 +15,11 @@ from transformers import (
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    Qwen2Config,
 )
 
 from qwen_course.models import checksums
+from qwen_course.processors import text_tokenizer
 from training.trainer import TEXT, Log, Material, Recipe, describe, train
 
 HERE = Path(__file__).parent
@@ -66,6 +68,25 @@ def vocabulary_rows(tokenizer: PreTrainedTokenizerBase) -> int:
     return 64 * -(-len(tokenizer) // 64)
 
 
+def small_qwen2(
+    tokenizer: PreTrainedTokenizerBase, context: int, intermediate_size: int
+) -> Qwen2Config:
+    """Return the shape of a specialist for text: a Qwen2 of 6 layers, 256 wide."""
+    return Qwen2Config(
+        vocab_size=vocabulary_rows(tokenizer),
+        hidden_size=256,
+        intermediate_size=intermediate_size,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
 def pays_to_compile(recipe: Recipe) -> bool:
     """Return whether torch.compile finds a compiler (or a GPU) and the run is long.
 
@@ -107,7 +128,7 @@ def export(model, tokenizer, folder: Path, generation: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     copy = type(model)(model.config)
     copy.load_state_dict(model.state_dict())
-    text = getattr(tokenizer, "tokenizer", tokenizer)  # a processor holds one
+    text = text_tokenizer(tokenizer)
     # A turn ends with <|im_end|>, a bare text with the token that also pads.
     ends = [text.eos_token_id, text.pad_token_id]
     copy.generation_config = GenerationConfig(
