@@ -27,6 +27,7 @@ from qwen_course import inference
 
 model, tokenizer = qc.load()
 repeats = 3  # of every measurement; raise it for steadier numbers
+limit = 64  # tokens of an answer, at most
 torch.set_grad_enabled(False)  # nothing is trained here
 
 
@@ -140,12 +141,12 @@ def forward(ids, cache):
 code("equal", '''
 ours, new = {}, torch.tensor([ids], device=model.device)
 output = []
-while len(output) < 48 and output[-1:] != [tokenizer.eos_token_id]:
+while len(output) < limit and output[-1:] != [tokenizer.eos_token_id]:
     new = forward(new, ours)[:, -1:].argmax(-1)
     output.append(new.item())
 
 greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-expected = model.generate(inputs, max_new_tokens=48, **greedy)[0, len(ids) :]
+expected = model.generate(inputs, max_new_tokens=limit, **greedy)[0, len(ids) :]
 print(tokenizer.decode(output))
 print("the same tokens as generate:", output == expected.tolist())
 ''')
@@ -273,8 +274,8 @@ code("serve", '''
 problems = qc.tasks.sums.problems(16, seed=8)
 queue = [prompt(problem.question) for problem in problems]
 
-waiting = inference.serve(model, queue, 64, places=4, continuous=False)
-flowing = inference.serve(model, queue, 64, places=4)
+waiting = inference.serve(model, queue, limit, places=4, continuous=False)
+flowing = inference.serve(model, queue, limit, places=4)
 for name, served in (("plain batches", waiting), ("continuous", flowing)):
     print(f"{name:14} {served.passes} passes, {served.used:4.0%} of the places used")
 print("the same answers:", waiting.outputs == flowing.outputs)
@@ -298,7 +299,7 @@ code("generate-batch", '''
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
 ends = sorted(inference.end_ids(model))
-config = GenerationConfig(max_new_tokens=64, do_sample=False, eos_token_id=ends,
+config = GenerationConfig(max_new_tokens=limit, do_sample=False, eos_token_id=ends,
                           pad_token_id=pad)  # fmt: skip
 pages = ContinuousBatchingConfig(num_blocks=256, page_size=32, max_batch_tokens=512)
 second, _ = qc.load()  # this call changes a model's attention for good
@@ -375,7 +376,7 @@ for name, (change, options) in tries.items():
     speeds = []
     for _ in range(repeats):
         begun = time.perf_counter()
-        outputs[name] = model.generate(inputs, max_new_tokens=48, **options, **greedy)
+        outputs[name] = model.generate(inputs, max_new_tokens=limit, **options, **greedy)
         speeds.append(outputs[name][0, len(ids) :].numel() / (time.perf_counter() - begun))
     same = torch.equal(outputs[name], outputs["as it is"])
     print(f"{name:15} same tokens: {same}   {statistics.median(speeds):4.0f} tokens/s")
@@ -465,26 +466,26 @@ md("compile", """
 
 A cache that grows has a new shape for every token. A **static cache** takes its full size at once, so
 that a compiled program can be used again and again. On a GPU transformers then compiles by itself. On
-a CPU it does not, and hardly says so.
+a CPU it does not, even when you ask for it.
 """)
 code("static", '''
 from transformers import CompileConfig
 
 logging.set_verbosity_warning()
-options = {"max_new_tokens": 48, "cache_implementation": "static", **greedy}
+options = {"max_new_tokens": limit, "cache_implementation": "static", **greedy}
 begun = time.perf_counter()
 output = model.generate(inputs, compile_config=CompileConfig(), **options)
 print(f"{time.perf_counter() - begun:.2f} s: too quick for a compiler")
 print("same tokens:", torch.equal(output[0, len(ids) :], expected))
 ''')
 md("compile-by-hand", """
-By hand it can be done. All layers have the same code, so compile *one* layer and use it for all: that
-takes seconds, where the whole model takes minutes. It needs a C++ compiler.
+By hand it can be done. The whole model takes more than a minute to compile. The feed-forward blocks have
+the same code in every layer, so one compilation serves them all. It needs a C++ compiler.
 """)
-code("compile-layers", '''
+code("compile-blocks", '''
 plain = inference.write(model, ids, 33, stop=False)
 try:
-    with inference.compiled_layers(model, dynamic=True):
+    with inference.compiled_feed_forward(model, dynamic=True):
         begun = time.perf_counter()
         inference.write(model, ids, 9, stop=False)
         warm = time.perf_counter() - begun
@@ -492,9 +493,8 @@ try:
     gain = statistics.median(plain.gaps) - statistics.median(quick.gaps)
     print(f"compiled in {warm:.0f} s, same tokens: {quick.ids == plain.ids}")
     print(f"{plain.tokens_per_second:.0f} -> {quick.tokens_per_second:.0f} tokens/s")
-    pays = f"pays after {warm / gain:,.0f} tokens" if gain > 0 else "never pays here"
-    print(pays)
-except (RuntimeError, ImportError) as error:
+    print(f"pays after {warm / gain:,.0f} tokens" if gain > 0 else "never pays here")
+except RuntimeError as error:  # no C++ compiler, for instance
     print("not on this machine:", str(error).strip().splitlines()[0][:80])
 ''')
 md("compile-read", """
@@ -580,7 +580,7 @@ def clock(run):
 
 draft = inference.Draft(coarse)
 ways = {
-    "plain": lambda row: inference.write(model, row, 64),
+    "plain": lambda row: inference.write(model, row, limit),
     "prompt lookup": lambda row: inference.speculate(model, row, inference.lookup),
     "4-bit copy": lambda row: inference.speculate(model, row, draft),
 }
@@ -594,7 +594,7 @@ for Qwen3-32B. `generate` has both built in, and the text stays the same:
 """)
 code("generate-drafts", '''
 for options in ({"prompt_lookup_num_tokens": 4}, {"assistant_model": coarse}):
-    output = model.generate(inputs, max_new_tokens=48, **options, **greedy)
+    output = model.generate(inputs, max_new_tokens=limit, **options, **greedy)
     print(list(options)[0], torch.equal(output[0, len(ids) :], expected))
 ''')
 md("part-long", """
@@ -703,8 +703,8 @@ else:
 ''')
 code("engine-compare", '''
 if small:
-    plain = [inference.write(model, row, 64).ids for row in queue]
-    found = engines.compare(plain, [small.write(row, 64).ids for row in queue], tokenizer)
+    plain = [inference.write(model, row, limit).ids for row in queue]
+    found = engines.compare(plain, [small.write(row, limit).ids for row in queue], tokenizer)
     print(found)
     print(found.equal, "of", len(found), "answers are the same to the last token")
 ''')
@@ -714,11 +714,11 @@ part, the table shows the two tokens. Fast is worth nothing before this is check
 """)
 code("engine-speed", '''
 if small:
-    for name, run in (("transformers", lambda row: inference.write(model, row, 64)),
-                      ("engine, 4 bits", lambda row: small.write(row, 64))):  # fmt: skip
+    for name, run in (("transformers", lambda row: inference.write(model, row, limit)),
+                      ("engine, 4 bits", lambda row: small.write(row, limit))):  # fmt: skip
         print(f"{name:16} {max(clock(run) for _ in range(repeats)):5.0f} tokens/s, alone")
-    for name, run in (("transformers", lambda: inference.serve(model, queue, 64, 16)),
-                      ("engine, 4 bits", lambda: small.serve(queue, 64))):  # fmt: skip
+    for name, run in (("transformers", lambda: inference.serve(model, queue, limit, 16)),
+                      ("engine, 4 bits", lambda: small.serve(queue, limit))):  # fmt: skip
         speed = max(run().tokens_per_second for _ in range(repeats))
         print(f"{name:16} {speed:5.0f} tokens/s, 16 at once")
 ''')
@@ -732,9 +732,12 @@ from qwen_course import benchmark
 
 try:
     measured = benchmark.stored("engines")
-    bandwidth = benchmark.memory_bandwidth()
-    display(measured)
-    display(measured.plot(bandwidth))
+    there = measured[0].machine["bandwidth_gb_per_second"]
+    print(f"their machine reads {there:.0f} GB a second")
+    for row in measured:
+        share = f"{row.share(1e9 * there):4.0%} of the limit"
+        print(f"{row.precision:28} {row.threads} threads {row.decode:6.1f} a second, {share}")
+    display(measured.plot(1e9 * there))
 except ValueError as error:
     print(error)
 ''', alt="Bars: tokens a second of Qwen3-0.6B with generate in bf16 and fp32 and with the engine in 32, 8 and 4 bits, each with a mark where the memory sets its limit; beside it the memory of each")
@@ -789,7 +792,7 @@ md("mistakes", """
 | `RuntimeError: No available kernel` | a kernel was forced that cannot do this call, for instance flash with a mask on a GPU | take the forcing out |
 | all cores busy and fewer tokens | more threads than cores | `torch.set_num_threads` |
 | 14 GB taken by `generate_batch` | its cache takes most of the memory | `ContinuousBatchingConfig(num_blocks=...)`, section 3 |
-| nothing faster with a static cache | no compilation on a CPU | compile the layers, section 5 |
+| nothing faster with a static cache | no compilation on a CPU | compile by hand, section 5 |
 | nonsense after a few hundred tokens | longer than the training | shorten, or YaRN, section 7 |
 | other answers from an engine than from transformers | it samples by default, with the values of the generation config | `do_sample=False` while you compare |
 """)

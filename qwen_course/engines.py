@@ -20,16 +20,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_course.benchmark import (
-    Measurement,
-    machine,
-    process_bytes,
-    process_peak,
-    reset_peaks,
-)
+from qwen_course.benchmark import Measurement
 from qwen_course.errors import suggest
 from qwen_course.inference import Served, Stay, Written, agreed
 from qwen_course.loading import locate
+from qwen_course.meters import machine, process_bytes, process_peak, reset_peaks
 from qwen_course.tables import Row, Table
 from qwen_course.vocabulary import cache_folder
 
@@ -232,7 +227,8 @@ class Engine:
         started = time.perf_counter()
         generator = self._generator(len(ids) + max_new_tokens, 1, stop)
         generator.append_tokens(list(ids))
-        new, moments = [], []
+        new: list[int] = []
+        moments: list[float] = []
         while not generator.is_done() and len(new) < max_new_tokens:
             generator.generate_next_token()
             new.append(int(generator.get_next_tokens()[0]))

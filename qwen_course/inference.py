@@ -223,10 +223,12 @@ def cache_bytes(cache: "Cache | DynamicCache") -> int:
     Example:
         cache_bytes(cache) == memory.kv_cache_bytes(size, tokens, 4)  ->  True
     """
+    pairs: list[Any]
     if isinstance(cache, dict):
         pairs = list(cache.values())
     else:
-        pairs = [(layer.keys, layer.values) for layer in cache.layers]
+        layers: list[Any] = cache.layers
+        pairs = [(layer.keys, layer.values) for layer in layers]
     return sum(tensor.nbytes for pair in pairs for tensor in pair)
 
 
@@ -638,23 +640,25 @@ def threads(number: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def compiled_layers(model: "PreTrainedModel", **options: Any) -> Iterator[None]:
-    """Compile the layers of a model with `torch.compile` inside the block.
+def compiled_feed_forward(model: "PreTrainedModel", **options: Any) -> Iterator[None]:
+    """Compile the feed-forward blocks of a model with `torch.compile` in the block.
 
-    All layers have the same code, so it is compiled once for all of them, which is
-    quicker than compiling the model as a whole. `options` are those of `torch.compile`.
+    They hold most weights of a layer and have the same code in each, so it is compiled
+    once for all. subtle: a whole layer would be compiled anew for each number, because
+    it names its number to the cache. `options` are those of `torch.compile`.
     """
     import torch
 
-    layers: Any = model.model.layers  # type: ignore[union-attr]
-    before = [layer.forward for layer in layers]
+    inner: Any = model.model
+    blocks = [layer.mlp for layer in inner.layers]
+    before = [block.forward for block in blocks]
     try:
-        for layer in layers:
-            layer.forward = torch.compile(layer.forward, **options)
+        for block in blocks:
+            block.forward = torch.compile(block.forward, **options)
         yield
     finally:
-        for layer, plain in zip(layers, before, strict=True):
-            layer.forward = plain
+        for block, plain in zip(blocks, before, strict=True):
+            block.forward = plain
         torch._dynamo.reset()
 
 
