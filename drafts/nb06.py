@@ -36,6 +36,9 @@ def prompt(text):
     return tokenizer.apply_chat_template(talk, add_generation_prompt=True,
                                          return_dict=True)["input_ids"]  # fmt: skip
 ''')
+md("by-hand-text", """
+The template and the tokenizer give the ids of a prompt (lesson 02). Now the two phases.
+""")
 code("by-hand", '''
 from transformers import DynamicCache
 
@@ -45,6 +48,8 @@ cache = DynamicCache(config=model.config)
 inputs = torch.tensor([ids], device=model.device)
 logits = model(inputs, past_key_values=cache).logits  # prefill
 print(f"{len(ids)} tokens in, logits of shape {tuple(logits.shape)}")
+''')
+code("by-hand-decode", '''
 token = logits[:, -1:].argmax(-1)
 logits = model(token, past_key_values=cache).logits  # one step of decode
 print(f"{token.numel()} token in, logits of shape {tuple(logits.shape)}")
@@ -63,6 +68,10 @@ gap = statistics.median(written.gaps)
 print(f"first token after {1000 * written.time_to_first_token:.1f} ms")
 print(f"then one every {1000 * gap:.1f} ms: {written.tokens_per_second:.0f} tokens/s")
 ''')
+md("moments-read", """
+The first token waits for the prefill. Does a longer prompt take longer? Measure reading and writing for
+prompts of several lengths.
+""")
 code("prefill-speed", '''
 rows = []
 for length in (16, 64, 256, 512):
@@ -138,20 +147,24 @@ def forward(ids, cache):
         states = states + layer.mlp(layer.post_attention_layernorm(states))
     return model.lm_head(body.norm(states))
 ''')
-code("equal", '''
+md("loop-text", """
+That is a model in some forty lines. Let it write, and compare with the library.
+""")
+code("loop", '''
 ours, new = {}, torch.tensor([ids], device=model.device)
 output = []
 while len(output) < limit and output[-1:] != [tokenizer.eos_token_id]:
     new = forward(new, ours)[:, -1:].argmax(-1)
     output.append(new.item())
-
+print(tokenizer.decode(output))
+''')
+code("equal", '''
 greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
 expected = model.generate(inputs, max_new_tokens=limit, **greedy)[0, len(ids) :]
-print(tokenizer.decode(output))
 print("the same tokens as generate:", output == expected.tolist())
 ''')
 md("equal-read", """
-A model in some forty lines, and token for token what the library writes. Now look into the dictionary.
+Token for token what the library writes. Now look into the dictionary.
 """)
 code("inside", '''
 keys, values = ours[0]
@@ -159,7 +172,8 @@ print("layers:", len(ours), "  keys of layer 0:", tuple(keys.shape))
 size = qc.memory.dimensions(model.config)
 each = qc.memory.kv_cache_bytes(size, 1, keys.element_size())
 print("bytes for one token by the formula:", each)
-print("bytes in the dictionary, by token: ", inference.cache_bytes(ours) // keys.shape[2])
+whole = inference.cache_bytes(ours)
+print("bytes in the dictionary, by token: ", whole // keys.shape[2])
 ''')
 md("inside-read", """
 The shape is (sequences, key heads, tokens, head size). Two of those a layer, and the formula of lesson
@@ -169,13 +183,11 @@ code("saving", '''
 length = 160
 times = {}
 for name, use in (("with the cache", True), ("without", False)):
-    runs = [
-        inference.write(model, ids, length, use_cache=use, stop=False).gaps
-        for _ in range(repeats)
-    ]
-    times[name] = [1000 * min(column) for column in zip(*runs)]
-    total = sum(times[name]) / 1000
-    print(f"{name:15} last token {times[name][-1]:6.1f} ms, all {total:5.2f} s")
+    options = {"use_cache": use, "stop": False}
+    runs = [inference.write(model, ids, length, **options) for _ in range(repeats)]
+    times[name] = [1000 * min(each) for each in zip(*(run.gaps for run in runs))]
+    last, total = times[name][-1], sum(times[name])
+    print(f"{name:15} last token {last:5.1f} ms, all {total:6.0f} ms")
 ''')
 code("saving-plot", '''
 fig, ax = plt.subplots(figsize=(7, 3), layout="constrained")
@@ -192,16 +204,13 @@ Without the cache each token reads the whole text again, so its time grows with 
 line is nearly flat. The price is memory, and that grows with every token of every user.
 """)
 code("growth", '''
+users, estimate = (1, 8, 32), qc.memory.estimate
 print("KV cache of Qwen3-8B in bf16, GiB")
-print("tokens   ", *(f"{batch:3} users" for batch in (1, 8, 32)))
+print("tokens   ", *(f"{batch:3} users" for batch in users))
 for context in (1024, 8192, 32768):
-    sizes = (
-        qc.memory.estimate("Qwen3-8B", context=context, batch=batch).kv_cache / 2**30
-        for batch in (1, 8, 32)
-    )
-    print(f"{context:9,}", *(f"{size:9.1f}" for size in sizes))
-weights = qc.memory.estimate("Qwen3-8B").weights / 2**30
-print(f"its weights: {weights:.1f} GiB")
+    sizes = [estimate("Qwen3-8B", context=context, batch=n).kv_cache for n in users]
+    print(f"{context:9,}", *(f"{size / 2**30:9.1f}" for size in sizes))
+print(f"its weights: {estimate('Qwen3-8B').weights / 2**30:.1f} GiB")
 ''', ["nbval-check-output"])
 md("growth-read", """
 With many users or long texts the cache is larger than the model. That is why there are grouped-query
@@ -217,9 +226,14 @@ code("padding", '''
 questions = ("What is 12 + 30?", "What is 38 + 47 + 59 + 86 + 24?")
 rows = [prompt(question) for question in questions]
 width, pad = max(map(len, rows)), tokenizer.pad_token_id
-for side in ("left", "right"):
-    filled = [[pad] * (width - len(row)) for row in rows]
-    both = [f + row if side == "left" else row + f for f, row in zip(filled, rows)]
+fill = [[pad] * (width - len(row)) for row in rows]
+sides = {
+    "left": [f + row for f, row in zip(fill, rows)],
+    "right": [row + f for f, row in zip(fill, rows)],
+}
+''')
+code("padding-sides", '''
+for side, both in sides.items():
     batch = torch.tensor(both, device=model.device)
     mask = (batch != pad).long()
     output = model.generate(batch, attention_mask=mask, pad_token_id=pad,
@@ -347,10 +361,6 @@ code("source-settings", '''
 from transformers import logging
 
 
-def nothing():
-    pass
-
-
 def fusion():
     torch.jit.set_fusion_strategy([("STATIC", 3), ("DYNAMIC", 20)])
 
@@ -362,24 +372,28 @@ def switches():
 
 
 logging.set_verbosity_error()  # it would say that early_stopping is ignored
-tries = {"as it is": (nothing, {}), "jit fusion": (fusion, {}),
-         "cuda switches": (switches, {}), "use_cache=True": (nothing, {"use_cache": True}),
-         "early_stopping": (nothing, {"early_stopping": True})}  # fmt: skip
+tries = {
+    "as it is": (None, {}),
+    "jit fusion": (fusion, {}),
+    "cuda switches": (switches, {}),
+    "use_cache": (None, {"use_cache": True}),
+    "early_stopping": (None, {"early_stopping": True}),
+}
 ''')
 code("source-measured", '''
 import warnings
 
 warnings.simplefilter("ignore")  # the fusion strategy is deprecated
-outputs = {}
 for name, (change, options) in tries.items():
-    change()
+    if change:
+        change()
     speeds = []
     for _ in range(repeats):
         begun = time.perf_counter()
-        outputs[name] = model.generate(inputs, max_new_tokens=limit, **options, **greedy)
-        speeds.append(outputs[name][0, len(ids) :].numel() / (time.perf_counter() - begun))
-    same = torch.equal(outputs[name], outputs["as it is"])
-    print(f"{name:15} same tokens: {same}   {statistics.median(speeds):4.0f} tokens/s")
+        output = model.generate(inputs, max_new_tokens=limit, **options, **greedy)
+        speeds.append(len(expected) / (time.perf_counter() - begun))
+    same = torch.equal(output[0, len(ids) :], expected)
+    print(f"{name:14} same tokens: {same}   {statistics.median(speeds):4.0f} tokens/s")
 ''')
 md("source-measured-read", """
 Nothing happens, and it cannot. `set_fusion_strategy` is about TorchScript, which nothing here uses. The
@@ -421,9 +435,9 @@ for name in ("eager", "sdpa", "flex_attention", "flash_attention_2"):
         other.set_attn_implementation(name)
         logits = other(inputs).logits
         weights = other(inputs, output_attentions=True).attentions
-        seen = "weights can be seen" if weights and weights[0] is not None else "no weights"
+        seen = bool(weights) and weights[0] is not None
         away = (logits - model(inputs).logits).abs().max().item()
-        print(f"{name:18} largest difference {away:.0e}, {seen}")
+        print(f"{name:18} differs by {away:.0e}, shows its weights: {seen}")
     except (ImportError, RuntimeError, NotImplementedError) as error:
         print(f"{name:18} {type(error).__name__}: {str(error)[:60]}...")
 ''')
@@ -438,20 +452,18 @@ The published text sets four threads, for every machine. Measure yours.
 code("threads", '''
 import os
 
-cores = os.cpu_count()
-counts = sorted({1, 2, cores, 2 * cores})
-by_threads = []
-for number in counts:
+cores, by_threads = os.cpu_count(), {}
+for number in sorted({1, 2, cores, 2 * cores}):
     with inference.threads(number):
         runs = [inference.write(model, ids, 33, stop=False) for _ in range(repeats)]
-    by_threads.append(max(run.tokens_per_second for run in runs))
-    print(f"{number:3} threads on {cores} cores: {by_threads[-1]:5.0f} tokens/s")
+    by_threads[number] = max(run.tokens_per_second for run in runs)
+    print(f"{number:3} threads on {cores} cores: {by_threads[number]:5.0f} tokens/s")
 ''')
 code("threads-plot", '''
 fig, ax = plt.subplots(figsize=(6, 2.6), layout="constrained")
-bars = ax.bar([f"{number}" for number in counts], by_threads, color="#0072B2")
+bars = ax.bar([f"{n}" for n in by_threads], by_threads.values(), color="#0072B2")
 ax.bar_label(bars, fmt="%.0f")
-best = counts[by_threads.index(max(by_threads))]
+best = max(by_threads, key=by_threads.get)
 ax.set(xlabel=f"threads (this machine has {cores} cores)", ylabel="tokens a second",
        title=f"best here: {best} thread{'s' if best > 1 else ''}")  # fmt: skip
 plt.show()
@@ -540,19 +552,22 @@ Summaries, code edits and quotations copy far more.
 of the same model, in 4 bits.
 """)
 code("speculative", '''
+import logging as python_logging
+
+# bitsandbytes tells that faster kernels could be installed.
+python_logging.getLogger("bitsandbytes").setLevel(python_logging.ERROR)
 coarse, _ = qc.load(precision="nf4")
+draft = inference.Draft(coarse)
+''')
+code("speculative-measured", '''
 many = [prompt(p.question) for p in qc.tasks.sums.problems(6, seed=11)]
-results = {}
 for name, propose in (("prompt lookup", inference.lookup),
-                      ("4-bit copy", inference.Draft(coarse))):  # fmt: skip
+                      ("4-bit copy", draft)):  # fmt: skip
     for drafted in (1, 2, 4, 8):
         runs = [inference.speculate(model, row, propose, drafted) for row in many]
-        tokens = sum(len(run.ids) for run in runs)
-        passes = sum(len(run.rounds) for run in runs)
+        passes = statistics.mean(run.tokens_per_pass for run in runs)
         right = statistics.mean(run.acceptance for run in runs)
-        results[name, drafted] = tokens / passes
-        print(f"{name:13} {drafted} drafted: {tokens / passes:.2f} a pass, "
-              f"{right:4.0%} accepted")  # fmt: skip
+        print(f"{name:13} {drafted} drafted: {passes:.2f} a pass, {right:4.0%} right")
 ''')
 md("speculative-read", """
 The 4-bit copy is nearly always right, so a pass yields nearly as many tokens as can be: the drafted ones
@@ -562,7 +577,8 @@ the formula of Leviathan et al. (2023), and the stopwatch.
 code("speculative-time", '''
 fig, ax = plt.subplots(figsize=(7, 3), layout="constrained")
 drafts = range(1, 13)
-for cost, colour in ((0.0, "#0072B2"), (0.1, "#009E73"), (0.3, "#E69F00"), (1, "#D55E00")):
+colours = ("#0072B2", "#009E73", "#E69F00", "#D55E00")
+for cost, colour in zip((0, 0.1, 0.3, 1), colours):
     gain = [inference.expected_speedup(0.9, drafted, cost) for drafted in drafts]
     ax.plot(drafts, gain, color=colour, label=f"{cost:g} passes")
 ax.axhline(1, color="grey", linewidth=0.8)
@@ -578,7 +594,6 @@ def clock(run):
     return tokens / (time.perf_counter() - begun)
 
 
-draft = inference.Draft(coarse)
 ways = {
     "plain": lambda row: inference.write(model, row, limit),
     "prompt lookup": lambda row: inference.speculate(model, row, inference.lookup),
@@ -620,17 +635,22 @@ def conversation(turns, seed):
 
 
 turns = (0, 4, 8, 10, 12, 16, 24, 32)
-talks = {n: [conversation(n, seed) for seed in range(100, 100 + 2 * repeats)] for n in turns}
+seeds = range(100, 100 + 2 * repeats)
+talks = {n: [conversation(n, seed) for seed in seeds] for n in turns}
 lengths = [statistics.mean(len(a) + len(b) for a, b in talks[n]) for n in turns]
 ''')
-code("long-plain", '''
+md("losses-text", """
+Two conversations or more of each length, with new numbers each time. The loss of the right answer is
+averaged over them.
+""")
+code("losses", '''
 def losses(model):
     return [
         statistics.mean(inference.loss_after(model, *talk) for talk in talks[n])
         for n in turns
     ]
-
-
+''')
+code("long-measured", '''
 curves = {"as trained": losses(model)}
 print("the configuration says:", model.config.max_position_embeddings, "tokens")
 for length, loss in zip(lengths, curves["as trained"]):
@@ -657,7 +677,8 @@ Which factor is right? Try several.
 """)
 code("yarn-measured", '''
 for factor in (1.5, 2.0, 4.0):
-    curves[f"factor {factor:g}"] = losses(inference.with_yarn(model, factor, trained=416))
+    stretched = inference.with_yarn(model, factor, trained=416)
+    curves[f"factor {factor:g}"] = losses(stretched)
 wrong = inference.with_yarn(model, 2.0)  # the 1,024 of the configuration
 curves["factor 2, of 1,024"] = losses(wrong)
 for name, curve in curves.items():
@@ -691,20 +712,20 @@ Runtime GenAI. Its packages are no part of the course, so the next cells may hav
 code("engine", '''
 from qwen_course import engines
 
-why = engines.why_not()
 small = None
-if why:
+if why := engines.why_not():
     print(why)
 else:
-    name = qc.settings.model_name()
-    small = engines.Engine(engines.export(name, "int4"))
+    small = engines.Engine(engines.export(qc.settings.model_name(), "int4"))
     megabytes = engines.bytes_on_disk(small.folder) / 1e6
-    print(f"{megabytes:.1f} MB; the weights in fp32: {4 * model.num_parameters() / 1e6:.1f}")
+    whole = 4 * model.num_parameters() / 1e6
+    print(f"{megabytes:.1f} MB; the weights in fp32 take {whole:.1f} MB")
 ''')
 code("engine-compare", '''
 if small:
     plain = [inference.write(model, row, limit).ids for row in queue]
-    found = engines.compare(plain, [small.write(row, limit).ids for row in queue], tokenizer)
+    coarse = [small.write(row, limit).ids for row in queue]
+    found = engines.compare(plain, coarse, tokenizer)
     print(found)
     print(found.equal, "of", len(found), "answers are the same to the last token")
 ''')
@@ -713,14 +734,18 @@ The engine computes with the same weights, rounded to 4 bits. ⟦15 of 16⟧ ans
 part, the table shows the two tokens. Fast is worth nothing before this is checked.
 """)
 code("engine-speed", '''
+alone = {"transformers": lambda row: inference.write(model, row, limit)}
+at_once = {"transformers": lambda: inference.serve(model, queue, limit, 16)}
 if small:
-    for name, run in (("transformers", lambda row: inference.write(model, row, limit)),
-                      ("engine, 4 bits", lambda row: small.write(row, limit))):  # fmt: skip
-        print(f"{name:16} {max(clock(run) for _ in range(repeats)):5.0f} tokens/s, alone")
-    for name, run in (("transformers", lambda: inference.serve(model, queue, limit, 16)),
-                      ("engine, 4 bits", lambda: small.serve(queue, limit))):  # fmt: skip
-        speed = max(run().tokens_per_second for _ in range(repeats))
-        print(f"{name:16} {speed:5.0f} tokens/s, 16 at once")
+    alone["engine, 4 bits"] = lambda row: small.write(row, limit)
+    at_once["engine, 4 bits"] = lambda: small.serve(queue, limit)
+''')
+code("engine-clock", '''
+for name, run in alone.items():
+    print(f"{name:16} {max(clock(run) for _ in range(repeats)):5.0f} tokens/s alone")
+for name, run in at_once.items():
+    speed = max(run().tokens_per_second for _ in range(repeats))
+    print(f"{name:16} {speed:5.0f} tokens/s, 16 at once")
 ''')
 md("engine-full", """
 The pocket model fits into the processor's caches, so all of this is about overhead. What about a model of
@@ -736,7 +761,8 @@ try:
     print(f"their machine reads {there:.0f} GB a second")
     for row in measured:
         share = f"{row.share(1e9 * there):4.0%} of the limit"
-        print(f"{row.precision:28} {row.threads} threads {row.decode:6.1f} a second, {share}")
+        way = f"{row.precision}, {row.threads} threads"
+        print(f"{way:36} {row.decode:6.1f} tokens/s, {share}")
     display(measured.plot(1e9 * there))
 except ValueError as error:
     print(error)

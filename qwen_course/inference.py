@@ -282,9 +282,11 @@ class Served:
         for number, stay in enumerate(self.stays):
             colour = ("#0072B2", "#56B4E9", "#E69F00", "#CC79A7")[number % 4]
             length = len(self.outputs[number])
-            axes.barh(stay.slot, length, left=stay.begin, color=colour, height=0.85)
-            axes.barh(stay.slot, stay.end - stay.begin - length, height=0.85,
-                      left=stay.begin + length, color="#DDDDDD")  # fmt: skip
+            bar: dict[str, Any] = {"height": 0.85, "edgecolor": "white"}
+            axes.barh(stay.slot, length, left=stay.begin, color=colour, **bar)
+            axes.barh(stay.slot, stay.end - stay.begin - length,
+                      left=stay.begin + length, color="#DDDDDD", **bar)  # fmt: skip
+        axes.set_yticks(range(self.places))
         axes.set(xlabel="pass of the model", ylabel="place in the batch",
                  ylim=(self.places - 0.4, -0.6), xlim=(0, self.passes),
                  title=f"{self.passes} passes, {self.used:.0%} of the places "
