@@ -499,7 +499,7 @@ machine read?
 code("bandwidth", '''
 from qwen_course.benchmark import Measurements, benchmark, memory_bandwidth
 
-bandwidth = memory_bandwidth(device, megabytes=256)
+bandwidth = memory_bandwidth(device)
 print(f"reads {bandwidth / 1e9:.0f} GB a second")
 for bits in (16, 8, 4):
     size = 596e6 * bits / 8  # the weights of Qwen3-0.6B
@@ -743,7 +743,8 @@ folder = Path(tempfile.mkdtemp())
 quantized, _ = quantization.load(precision="nf4", device=device)
 size = quantization.export(quantized, tokenizer, folder)  # before its first use
 print(f"{size / 2**20:.1f} MiB of weights")
-print(quantized.config.quantization_config.quant_method, "is written into config.json")
+method = quantized.config.quantization_config.quant_method.value
+print(f"config.json says: {method}")
 
 again, its_tokenizer = qc.load(folder, device=device)
 reply = qc.chat(again, its_tokenizer, "What is 38 + 47?", sampling="greedy")

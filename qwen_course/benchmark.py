@@ -364,7 +364,7 @@ def _precision_of(model) -> str:
     short = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
     dtype = str(model.dtype).removeprefix("torch.")
     config = getattr(model.config, "quantization_config", None)
-    return str(config.quant_method) if config else short.get(dtype, dtype)
+    return config.quant_method.value if config else short.get(dtype, dtype)
 
 
 # What is measured beside it: the memory's speed

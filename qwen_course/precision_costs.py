@@ -15,6 +15,7 @@ from qwen_course.datafiles import data_file
 from qwen_course.evaluation import Score, evaluate
 from qwen_course.messages import encode
 from qwen_course.processors import text_tokenizer
+from qwen_course.settings import model_name
 from qwen_course.tables import Row, Table
 from qwen_course.tasks.problem import Problem
 
@@ -249,13 +250,17 @@ def compare(
     Example:
         compare("pocket-qwen3", skill_problems(50))
     """
-    found = Costs()
+    name, found = name or model_name(), Costs()
     for precision in precisions:
-        if reason := quantization.why_not(precision):
-            found.append(Cost(str(name), precision, missing=reason))
-            continue
-        model, tokenizer = quantization.load(name, precision)
-        found.append(cost(model, tokenizer, problems, precision, **options))
+        reason = quantization.why_not(precision)
+        try:
+            loaded = None if reason else quantization.load(name, precision)
+        except (ImportError, NotImplementedError, RuntimeError) as error:
+            loaded, reason = None, str(error).splitlines()[0]  # also: out of memory
+        if loaded is None:
+            found.append(Cost(name, precision, missing=reason or ""))
+        else:
+            found.append(cost(*loaded, problems, precision, **options))
     return found
 
 

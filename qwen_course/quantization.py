@@ -323,7 +323,7 @@ def export(
     saving only with double quantization.
     """
     for name, parameter in model.named_parameters():
-        state = getattr(parameter, "quant_state", None)
+        state: Any = getattr(parameter, "quant_state", None)
         packed = getattr(state, "packing_format_for_cpu", False)
         if packed and not state.original_nested:
             raise ValueError(

@@ -110,6 +110,17 @@ def test_comparing_goes_on_where_a_precision_is_missing(monkeypatch):
     assert costs[1].score.total == 2
 
 
+def test_a_library_that_gives_up_is_a_reason_too(monkeypatch):
+    """HQQ through transformers 5.23 raises this; a GPU may also run out of memory."""
+
+    def give_up(name, precision):
+        raise NotImplementedError("no such product on a CPU\nand more")
+
+    monkeypatch.setattr(quantization, "load", give_up)
+    (row,) = compare("pocket-qwen3", {}, ("bf16",))
+    assert row.missing == "no such product on a CPU"
+
+
 def test_the_panel_marks_what_fits():
     from qwen_course.widgets import precision_comparer
 
