@@ -608,6 +608,7 @@ and takes as long. On large models the guesser is ten or fifty times smaller, fo
 for Qwen3-32B. `generate` has both built in, and the text stays the same:
 """)
 code("generate-drafts", '''
+logging.set_verbosity_error()  # of sampling values, which greedy does not use
 for options in ({"prompt_lookup_num_tokens": 4}, {"assistant_model": coarse}):
     output = model.generate(inputs, max_new_tokens=limit, **options, **greedy)
     print(list(options)[0], torch.equal(output[0, len(ids) :], expected))
