@@ -643,8 +643,8 @@ for name, make in list(caches.items()):
     print(f"{name:19} {size:6.0f} bytes a token  ...{text[-20:]!r}")
 ''')
 md("cache-by-hand-read", """
-Bytes really kept, scales included. Against 32 bits the cache shrinks to a quarter and an eighth,
-and the answer is still there. One answer proves nothing: ask the problems.
+Bytes really kept, scales included: from 32 bits to about a quarter with 8, and a seventh with 4.
+The answer is still there. One answer proves nothing: ask the problems.
 """)
 code("cache-cost", '''
 for name, make in caches.items():
