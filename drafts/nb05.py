@@ -711,7 +711,7 @@ def answer_briefly(prompt, max_prompt_tokens=512, max_new_tokens=40):
 
 
 print(repr(answer_briefly("What is 38 + 47?")))
-print(repr(answer_briefly(" word" * 600 + " What is 38 + 47?", max_prompt_tokens=32)))
+print(repr(answer_briefly(" word" * 600 + " What is 38 + 47?", max_prompt_tokens=12)))
 ''')
 md("mobile-right-read", """
 The text is cut *before* the template is laid around it, so no control token is lost. `torch_dtype`,

@@ -322,6 +322,8 @@ def export(
     bitsandbytes repacks 4-bit weights when they are first used, and undoes that in
     saving only with double quantization.
     """
+    from transformers.utils import logging as transformers_logging
+
     for name, parameter in model.named_parameters():
         state: Any = getattr(parameter, "quant_state", None)
         packed = getattr(state, "packing_format_for_cpu", False)
@@ -332,7 +334,9 @@ def export(
                 'before it generates, or use precision="nf4".'
             )
     folder = Path(folder)
+    transformers_logging.disable_progress_bar()
     model.save_pretrained(folder)
+    transformers_logging.enable_progress_bar()
     tokenizer.save_pretrained(folder)
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
