@@ -54,7 +54,7 @@ ARITHMETIC = Recipe(
     mix=MathMix(drills=1.0),
 )  # fmt: skip
 FULL = replace(
-    ARITHMETIC, steps=2600, rows=ROWS, seed=2, decay_share=0.6, evaluate_every=400,
+    ARITHMETIC, steps=3000, rows=ROWS, seed=2, decay_share=0.7, evaluate_every=200,
     mix=MathMix(tools=0.15, drills=0.15),
 )  # fmt: skip
 QUICK = replace(
