@@ -76,7 +76,7 @@ class Seen(NamedTuple):
         return cls(one.image, turns, things_of_words(one.words, one.look))
 
 
-# What an image token may stand for, in four parts. The first of each means: nothing.
+# What an image token may stand for, in six parts. The first of each means: nothing.
 NOTHING = ""
 YEARS = tuple(map(str, range(1990, 2031)))
 PARTS: dict[str, tuple[str, ...]] = {

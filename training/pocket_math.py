@@ -57,7 +57,7 @@ FULL = replace(
     ARITHMETIC, steps=3000, rows=ROWS, seed=2, decay_share=0.7, evaluate_every=200,
     mix=MathMix(tools=0.15, drills=0.15),
 )  # fmt: skip
-# Then 81% of the unseen problems were right: all cubics in known words, hardly two of
+# Then 80% of the unseen problems were right: all cubics in known words, hardly two of
 # three growth problems, and new words were taken for another kind of problem.
 PRACTICE = replace(
     FULL, steps=3000, seed=3, muon_lr=0.014, adamw_lr=2e-3, decay_share=1.0,
