@@ -109,8 +109,8 @@ KINDS = tuple(WORDINGS)
 # How often training asks each, beside "read".
 WEIGHTS = {
     "value": 3.0, "some values": 8.0, "highest": 2.0, "lowest": 2.0, "trend": 1.5,
-    "season": 3.0, "compare": 2.0, "colour": 2.5, "colours": 3.0, "by colour": 2.0, "title": 2.0,
-    "count": 0.7, "form": 0.3,
+    "season": 3.0, "compare": 2.0, "colour": 2.5, "colours": 3.0, "by colour": 2.0,
+    "title": 2.0, "count": 0.7, "form": 0.3,
 }  # fmt: skip
 
 
