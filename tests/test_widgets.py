@@ -2,7 +2,6 @@
 
 import pytest
 
-import qwen_course as qc
 from qwen_course import choosing, memory
 from qwen_course.widgets import (
     ChatSession,
@@ -177,11 +176,6 @@ def test_a_trial_says_the_right_answer_when_the_reply_is_wrong(pocket):
     trial = try_sum(*pocket, numbers=7, problem=2, budget=4)
     assert not trial.right
     assert str(trial).endswith(f"wrong: it is {trial.expected}")
-
-
-@pytest.fixture(scope="module")
-def seeing():
-    return qc.load("Qwen/Qwen2.5-VL-3B-Instruct", precision="fp32")
 
 
 def test_the_chart_reader_asks_about_the_chart_that_its_inputs_describe(seeing):

@@ -214,8 +214,8 @@ def pack(pictures: list[Seen], tokenizer: Any, multiple: int = 8) -> dict:
     tokens), `attention_mask` (rows, 1, tokens, tokens) and `patches` (rows, patches,
     numbers); `grid` holds the rows and columns of image tokens.
     """
-    width, height = pictures[0].image.size
-    grid = height // (PATCH * MERGE), width // (PATCH * MERGE)
+    shown = _shown(pictures)
+    grid = tuple(shown["grid"].tolist())
     head = _before(tokenizer, grid[0] * grid[1])
     first = place(head, tokenizer.convert_tokens_to_ids(PAD), grid)
     written = write(pictures, tokenizer)
@@ -249,11 +249,17 @@ def pack(pictures: list[Seen], tokenizer: Any, multiple: int = 8) -> dict:
         "position_ids": positions,
         "real": owner >= 0,
         "attention_mask": (shared & causal)[:, None],
+        **shown,
+    }
+
+
+def _shown(pictures: list[Seen]) -> dict:
+    """Return what every batch of pictures holds: patches, things and grid."""
+    things = torch.from_numpy(np.stack([seen.things for seen in pictures]))
+    return {
         "patches": torch.from_numpy(patches([seen.image for seen in pictures])),
-        "things": torch.from_numpy(
-            np.stack([seen.things for seen in pictures])
-        ).flatten(1, 2),
-        "grid": torch.tensor(grid),
+        "things": things.flatten(1, 2),
+        "grid": torch.tensor(things.shape[1:3]),
     }
 
 
@@ -262,15 +268,12 @@ def pack_things(pictures: list[Seen]) -> dict:
 
     There is no text. `labels` and `real`, which every batch has, are of those tokens.
     """
-    width, height = pictures[0].image.size
-    things = np.stack([seen.things for seen in pictures])
-    things = torch.from_numpy(things).flatten(1, 2)
+    shown = _shown(pictures)
+    things = shown["things"]
     return {
         "labels": torch.where(things > 0, things, IGNORE),
         "real": torch.ones(things.shape[:2], dtype=torch.bool),
-        "things": things,
-        "patches": torch.from_numpy(patches([seen.image for seen in pictures])),
-        "grid": torch.tensor([height // CELL, width // CELL]),
+        **shown,
     }
 
 

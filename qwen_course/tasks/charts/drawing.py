@@ -248,7 +248,7 @@ def draw(chart: Chart, style: Style | None = None) -> "Image":
     if chart.kind == "bar":
         _draw_bars(pen, frame, chart, style, colours)
     else:
-        _draw_line(pen, frame, chart, style, colours[0])
+        _draw_line(pen, chart, style, colours[0])
     for text in printed(chart, style):
         left, top, right, bottom = text.box
         pen.rectangle((left - 1, top - 1, right, bottom), fill=image.getpixel((0, 0)))
@@ -280,11 +280,11 @@ def _draw_bars(pen: "ImageDraw", frame: _Frame, chart, style, colours) -> None:
         pen.rectangle(corners, fill=colours[n % len(colours)])
 
 
-def _draw_line(pen: "ImageDraw", frame: _Frame, chart, style, colour) -> None:
-    thick = style.bar_width > 0.6
-    pen.line(points(chart, style), fill=colour, width=2 if thick else 1)
+def _draw_line(pen: "ImageDraw", chart, style, colour) -> None:
+    thick, corners = style.bar_width > 0.6, points(chart, style)
+    pen.line(corners, fill=colour, width=2 if thick else 1)
     size = 3 if thick else 2
-    for x, y in points(chart, style):
+    for x, y in corners:
         pen.ellipse((x - size, y - size, x + size, y + size), fill=colour)
 
 

@@ -121,7 +121,7 @@ def _all_values(chart: Chart, rng: random.Random) -> Asked:
 
 
 def _one_value(chart: Chart, rng: random.Random) -> Asked | None:
-    if len(set(chart.labels)) < len(chart.labels):
+    if chart.repeats:
         return None
     n = rng.randrange(len(chart.labels))
     label, value = chart.labels[n], str(chart.values[n])
@@ -131,9 +131,9 @@ def _one_value(chart: Chart, rng: random.Random) -> Asked | None:
 
 def _some_values(chart: Chart, rng: random.Random) -> Asked | None:
     """Ask for two or more values, in any order."""
-    count = len(chart.labels)
-    if len(set(chart.labels)) < count:
+    if chart.repeats:
         return None
+    count = len(chart.labels)
     places = rng.sample(range(count), rng.randint(2, count))
     *first, last = (chart.labels[n] for n in places)
     text = ", ".join(f"{chart.labels[n]} {chart.values[n]}" for n in places)
@@ -178,7 +178,7 @@ def _season(chart: Chart, rng: random.Random) -> Asked | None:
 
 
 def _compare(chart: Chart, rng: random.Random) -> Asked | None:
-    if len(set(chart.labels)) < len(chart.labels):
+    if chart.repeats:
         return None
     one, other = rng.sample(range(len(chart.values)), 2)
     difference = chart.values[one] - chart.values[other]
@@ -200,7 +200,7 @@ def _colour(chart: Chart, rng: random.Random) -> Asked | None:
         gaps = {"label": "the line"} | one if line else {"label": "the bars"} | several
         what = f"The {'line is' if line else 'bars are'}"
         return Asked(gaps, f"{what} {chart.colours[0]}.", chart.colours[0])
-    if len(set(chart.labels)) < len(chart.labels):
+    if chart.repeats:
         return None
     n = rng.randrange(len(chart.labels))
     gaps = {"label": chart.labels[n]} | one
