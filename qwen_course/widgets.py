@@ -16,6 +16,7 @@ from qwen_course.chat import Reply, chat, reply_html
 from qwen_course.doctor import model_memory_gb
 from qwen_course.messages import Message
 from qwen_course.tasks import charts
+from qwen_course.tasks.charts.examples import EXAMPLES
 from qwen_course.vision import image_cost
 
 if TYPE_CHECKING:
@@ -242,6 +243,7 @@ LABELS = {
     "days": "Mon Tue Wed Thu Fri Sat Sun",
     "letters": "A B C D E F G H",
 }
+DRAWN = "drawn from the values"
 QUESTIONS = ("Read the chart.", "Which one is the highest?", "Which one is the lowest?",
              "What is the trend?", "How many values are there?")  # fmt: skip
 
@@ -282,23 +284,35 @@ def try_chart(
     form: str = "bar",
     colour: str = "blue",
     question: str = QUESTIONS[0],
+    picture: str = DRAWN,
 ) -> ChartTrial:
     """Draw a chart of 2 to 8 values (0 to 100, with commas) and ask about it.
 
-    Raises ValueError for values that are no whole numbers or too many, and for labels,
-    forms and colours that are not known.
+    `picture` asks about one of the course's charts in its place: "sales", "two_years",
+    "energy", "votes" or "rain". Raises ValueError for values that are no whole numbers
+    or too many, and for pictures, labels, forms and colours that are not known.
     """
-    numbers = _whole_numbers(values)
-    if labels not in LABELS:
-        raise ValueError(f'labels "{labels}" is not one of {", ".join(LABELS)}.')
-    names = tuple(LABELS[labels].split()[: len(numbers)])
-    image = charts.draw(charts.Chart(form, names, numbers, (colour,)))
+    if picture == DRAWN:
+        image = _drawn(values, labels, form, colour)
+    elif picture in EXAMPLES:
+        image = charts.draw(*EXAMPLES[picture])
+    else:
+        known = ", ".join((DRAWN, *EXAMPLES))
+        raise ValueError(f'picture "{picture}" is not one of {known}.')
     parts = [{"type": "image", "image": image}, {"type": "text", "text": question}]
     reply = chat(
         model, processor, [{"role": "user", "content": parts}],
         sampling="greedy", max_new_tokens=64,
     )  # fmt: skip
     return ChartTrial(image, question, reply, image_cost(processor, image).tokens)
+
+
+def _drawn(values: str, labels: str, form: str, colour: str) -> Any:
+    numbers = _whole_numbers(values)
+    if labels not in LABELS:
+        raise ValueError(f'labels "{labels}" is not one of {", ".join(LABELS)}.')
+    names = tuple(LABELS[labels].split()[: len(numbers)])
+    return charts.draw(charts.Chart(form, names, numbers, (colour,)))
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:
@@ -311,10 +325,11 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
 
 
 def chart_reader(model: "PreTrainedModel", processor: Any) -> Any:
-    """Return a panel that draws a chart from your numbers and asks about it."""
+    """Return a panel: pick a chart or draw one from your numbers, and ask about it."""
     import ipywidgets as widgets
 
     inputs = {
+        "picture": widgets.Dropdown(options=[DRAWN, *EXAMPLES], description="Picture"),
         "values": widgets.Text(
             value="20, 35, 50, 40", description="Values", continuous_update=False
         ),

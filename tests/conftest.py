@@ -91,3 +91,11 @@ def pocket():
     import qwen_course as qc
 
     return qc.load("pocket-qwen3")
+
+
+@pytest.fixture(scope="session")
+def seeing():
+    """A model that sees and its processor, loaded once: the stand-in of a real one."""
+    import qwen_course as qc
+
+    return qc.load("Qwen/Qwen2.5-VL-3B-Instruct", precision="fp32")

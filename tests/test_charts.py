@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from qwen_course.tasks import charts, printed_words
 from qwen_course.tasks.charts import Chart, Style, draw, drawing, examples
@@ -51,6 +51,23 @@ def test_an_answer_in_other_words_with_the_same_facts_is_right():
     problem = ask(random.Random(0), FIVE, Style(), "highest")
     assert problem.answer == "E with 90"
     assert problem.grade("E is the highest value with 90.")
+
+
+def test_a_value_is_right_with_its_label_and_without():
+    problem = ask(random.Random(0), FIVE, Style(), "value")
+    label, value = problem.answer.split()
+    assert FIVE.values[FIVE.labels.index(label)] == int(value)
+    assert problem.grade(value)
+    assert not problem.grade(f"{label} {int(value) + 5}")
+
+
+def test_some_values_are_asked_in_any_order_and_told_in_the_same():
+    asked = [ask(random.Random(n), FIVE, Style(), "some values") for n in range(20)]
+    told = [tuple(problem.answer.replace(",", "").split()[::2]) for problem in asked]
+    assert any(labels != tuple(sorted(labels)) for labels in told)
+    for problem, labels in zip(asked, told, strict=True):
+        assert f"{', '.join(labels[:-1])} and {labels[-1]}" in problem.question
+        assert not problem.grade(problem.answer.rpartition(",")[0])
 
 
 def test_who_is_higher_is_asked_of_the_winner_not_of_the_order_of_reading():
@@ -124,19 +141,69 @@ def test_a_bar_is_as_high_as_its_value_in_every_look(theme, font):
     image, red = draw(chart, style), drawing.THEMES[theme].shades["red"]
     frame = drawing._frame(chart, style)
     for n, value in enumerate(chart.values):
-        x = round(frame.x(n))
+        x = frame.x(n)
         high = sum(image.getpixel((x, y)) == red for y in range(image.height))
         assert abs(high * 100 / (frame.bottom - frame.top) - value) < 2
 
 
-def test_every_label_has_room():
+def test_every_text_is_drawn_where_its_box_says():
+    """Without its texts, a chart differs from itself in the boxes and nowhere else."""
+    rng = random.Random(5)
+    for _ in range(30):
+        chart, style = draw_chart(rng), drawing.draw_style(rng)
+        with pytest.MonkeyPatch.context() as patch:
+            image = draw(chart, style)
+            patch.setattr(drawing, "texts", lambda chart, style: [])
+            bare = draw(chart, style)
+        changed = ImageChops.difference(image, bare).convert("L")
+        for text in drawing.texts(chart, style):
+            left, top, right, bottom = (round(side) for side in text.box)
+            box = (left - 1, top - 1, right + 1, bottom + 1)
+            assert changed.crop(box).getbbox(), text.text
+            changed.paste(0, box)
+        assert changed.getbbox() is None
+
+
+def test_every_label_keeps_to_its_column():
     """Neighbours that touch cannot be read by anybody."""
     rng = random.Random(2)
     for _ in range(300):
         chart, style = draw_chart(rng), drawing.draw_style(rng)
-        slot = drawing._frame(chart, style).slot
-        font = drawing.fitting_font(style.font, style.font_size, chart.labels, slot - 1)
-        assert max(font.getlength(label) for label in chart.labels) <= slot + 1
+        boxes = [label.box for label in drawing.labels(chart, style)]
+        assert all(right - left <= drawing.CELL for left, _, right, _ in boxes)
+        assert all(
+            one[2] < other[0] for one, other in zip(boxes, boxes[1:], strict=False)
+        )
+        assert boxes[0][0] >= drawing.CELL - 4
+        assert boxes[-1][2] <= style.size[0]
+
+
+def test_every_letter_of_a_word_is_inside_the_picture():
+    rng = random.Random(6)
+    for _ in range(300):
+        words = printed_words.questions(rng)[0].words
+        look = printed_words.draw_print(rng)
+        for line in printed_words.letters(words, look):
+            for letter in line:
+                left, top, right, bottom = letter.box
+                assert left >= -3
+                assert right <= look.size[0] + 3
+                assert top >= 0
+                assert bottom <= look.size[1] + 4  # the tail of a Q
+
+
+def test_one_line_is_asked_about_otherwise_than_several_bars():
+    rng = random.Random(0)
+    line = Chart("line", ("A", "B"), (10, 50), ("green",))
+    bars = Chart("bar", ("A", "B"), (10, 50), ("green",))
+    asked = {
+        chart.kind: {ask(rng, chart, Style(), "colour").question for _ in range(40)}
+        for chart in (line, bars)
+    }
+    assert "What colour is the line?" in asked["line"]
+    assert "Which colour does the line have?" in asked["line"]
+    assert "What colour are the bars?" in asked["bar"]
+    assert "Which colour do the bars have?" in asked["bar"]
 
 
 def test_values_that_are_not_printed_are_steps_of_the_axis():
@@ -152,7 +219,7 @@ def test_a_question_with_two_right_answers_is_not_asked():
     two_years = Chart("bar", ("Q1", "Q2", "Q3", "Q4") * 2, (10, 20, 30, 60) * 2)
     tie = Chart("line", ("A", "B", "C"), (50, 50, 10))
     rng = random.Random(0)
-    for kind in ("value", "compare"):
+    for kind in ("value", "some values", "compare"):
         assert ask(rng, two_years, Style(), kind) is None
     assert ask(rng, two_years, Style(), "season").answer.startswith("Q4")
     assert ask(rng, tie, Style(), "highest") is None
@@ -185,6 +252,7 @@ def test_a_trend_is_called_one_only_where_it_is_clear(values, expected):
         (lambda: Chart("bar", ("A", "B"), (1, 101)), "0 to 100"),
         (lambda: Chart("bar", ("A", "B"), (1, 2), ("red",) * 3), "one for each"),
         (lambda: Chart("bar", ("A", "B"), (1, 2), ("teal",)), "teal"),
+        (lambda: draw(FIVE, Style(size=(140, 112))), "width of 168 or more"),
         (lambda: charts.problems(1, kind="hihgest"), "highest"),
         (lambda: charts.problems(1, split="dev"), "train, test"),
         (lambda: charts.problems(1, looks="odd"), "trained, unseen, new"),

@@ -259,3 +259,15 @@ def test_drawing_needs_no_sympy(monkeypatch):
     for kind in KINDS:
         mathematics.make(rng, kind)
     assert programs.printed_roots(1, 2, -3) == "[-3, 1]"
+
+
+def test_words_around_a_question_are_of_training_alone():
+    def dressed(split):
+        asked = [one.question for one in mathematics.problems(200, split=split)]
+        opened = sum(text.startswith(wordings.OPENINGS) for text in asked)
+        return opened, sum(text.endswith(wordings.ENDINGS) for text in asked)
+
+    opened, ended = dressed("train")
+    assert opened > 20
+    assert ended > 10
+    assert dressed("test") == (0, 0)

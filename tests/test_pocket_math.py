@@ -126,9 +126,9 @@ def test_only_the_answer_is_learnt_and_training_sees_what_chat_sends(small_token
 def test_no_training_example_is_of_the_test_split():
     rng = random.Random(0)
     drawn = [pocket_math.draw_problem(rng, FULL.mix) for _ in range(300)]
-    assert {problem.split for problem in drawn} == {"train"}
+    assert {problem.split for problem in drawn} == {"train", None}  # None: a drill
     assert not any(problem.hard or problem.new_wording for problem in drawn)
-    assert 0.1 < sum(problem.program != "" for problem in drawn) / 300 < 0.3
+    assert 0.07 < sum(problem.program != "" for problem in drawn) / 300 < 0.3
 
 
 def test_queries_and_keys_are_kept_small():

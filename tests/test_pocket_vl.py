@@ -9,6 +9,8 @@ import hub_standin
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
 
 import qwen_course as qc
 from qwen_course.evaluation import evaluate
@@ -26,6 +28,7 @@ ROWS = (Rows(3, 192),)
 SMALL = trainer.Recipe(
     steps=2, rows=ROWS, evaluate_every=2, log_every=1, mix=pocket_vl.Pictures()
 )
+SEEING = replace(SMALL, mix=pocket_vl.Pictures(seeing=True))
 shipped = pytest.mark.skipif(
     not (BUNDLED / "pocket-vl" / "config.json").exists(),
     reason="the weights of pocket-vl are not in this checkout",
@@ -56,7 +59,7 @@ def seen(count=1, questions=2):
     """Return charts of one size, each with its questions."""
     rng = random.Random(0)
     drawn = [charts.questions(rng, questions, charts.SIZES[1]) for _ in range(count)]
-    return [Seen(a[0].image, [(p.question, p.answer) for p in a]) for a in drawn]
+    return [Seen.of(asked) for asked in drawn]
 
 
 def test_a_step_has_the_same_pictures_however_often_it_is_drawn(processor):
@@ -77,7 +80,7 @@ def test_the_patches_are_those_of_the_image_processor(processor):
 
 def test_all_pictures_at_once_are_seen_as_one_by_one(model):
     """The fast vision tower of the training computes what that of the model does."""
-    for size in ((224, 168), (196, 140), (280, 196)):
+    for size in ((252, 168), (196, 140), (280, 196)):
         images = [Image.effect_noise(size, 90).convert("RGB") for _ in range(2)]
         pixels = torch.from_numpy(pictures.patches(images))
         grid = torch.tensor([size[1] // 28, size[0] // 28])
@@ -133,7 +136,7 @@ def test_each_question_is_answered_as_if_it_were_the_only_one(processor, model):
             pictures.losses(
                 model,
                 model.model,
-                pictures.pack([Seen(one.image, [turn])], processor.tokenizer),
+                pictures.pack([one._replace(turns=[turn])], processor.tokenizer),
             )[0]
             for turn in one.turns
         ]
@@ -153,6 +156,135 @@ def test_a_batch_counts_as_its_pictures_one_by_one(processor, model):
             for one in both
         ]
     assert together.item() == pytest.approx(sum(alone).item(), rel=5e-3)
+
+
+def names(things):
+    """Return by row and column what image tokens stand for, but those of nothing."""
+    parts = list(pictures.PARTS.values())
+    return {
+        (int(row), int(column)): [
+            parts[n][k] for n, k in enumerate(things[row, column])
+        ]
+        for row, column in zip(*things.any(-1).nonzero(), strict=True)
+    }
+
+
+def test_the_token_of_a_label_stands_for_the_label_its_value_and_its_colour():
+    chart = charts.Chart(
+        "bar", ("May", "Jun", "Jul"), (30, 100, 5), ("red", "blue", "pink"), "Rain"
+    )
+    things = names(pictures.things_of_chart(chart, charts.Style()))
+    assert things[5, 1] == ["May", "3", "0", "red", "", ""]
+    assert things[5, 4] == ["Jun", "10", "0", "blue", "", ""]
+    assert things[5, 7] == ["Jul", "0", "5", "pink", "", ""]
+    assert things[1, 4] == ["", "10", "0", "blue", "", ""]  # where the bar ends
+    assert things[0, 1] == ["Rain", "", "", "", "", ""]
+    assert sum(thing[0] != "" for thing in things.values()) == 4
+
+
+def test_every_point_of_a_chart_has_a_token_of_its_own():
+    rng = random.Random(3)
+    for _ in range(200):
+        asked = charts.questions(rng, 0)
+        chart, things = asked[0].chart, Seen.of(asked).things
+        foot = [[t[0], t[1] + t[2]] for t in names(things[-1:]).values() if t[0]]
+        values = [f"{value // 10}{value % 10}" for value in chart.values]
+        pairs = zip(chart.labels, values, strict=True)
+        assert foot == [list(pair) for pair in pairs]
+
+
+def test_the_tokens_of_a_word_stand_for_its_letters_in_order():
+    rng = random.Random(4)
+    for _ in range(200):
+        asked = printed_words.questions(rng)
+        things = names(Seen.of(asked).things)
+        rows = sorted({row for row, _ in things})
+        read = [
+            "".join(t[-2] + t[-1] for (at, _), t in sorted(things.items()) if at == row)
+            for row in rows
+        ]
+        assert tuple(read) == asked[0].words
+
+
+def test_seeing_has_no_text_and_learns_what_is_there(processor, model):
+    (packed,) = pocket_vl.picture_batch(0, SEEING, processor)
+    assert "input_ids" not in packed
+    assert int((packed["labels"] != IGNORE).sum()) == packed["things"].count_nonzero()
+    model.zero_grad()
+    loss, _ = pictures.losses(model, model.model, packed)
+    loss.backward()
+    assert model.model.visual.patch_embed.proj.weight.grad.abs().sum() > 0
+    assert model.get_input_embeddings().weight.grad is None
+    model.zero_grad()
+
+
+def test_answers_teach_both_parts_and_what_tokens_stand_for_goes_on(processor, model):
+    packed = pictures.pack(seen(), processor.tokenizer)
+    model.zero_grad()
+    loss, seeing = pictures.losses(model, model.model, packed)
+    assert seeing > 0
+    (loss + seeing).backward()
+    assert model.model.visual.patch_embed.proj.weight.grad.abs().sum() > 0
+    assert model.get_input_embeddings().weight.grad.abs().sum() > 0
+    assert model.thing_embeddings.weight.grad.abs().sum() > 0
+    model.zero_grad()
+
+
+def test_a_perfect_guess_counts_as_seen_and_any_other_does_not(
+    processor, model, monkeypatch
+):
+    (packed,) = pocket_vl.picture_batch(0, SEEING, processor)
+    sizes = [len(part) for part in pictures.PARTS.values()]
+    perfect = [
+        torch.nn.functional.one_hot(packed["things"][..., n], size).float()
+        for n, size in enumerate(sizes)
+    ]
+    there = int(packed["things"].any(-1).sum())
+    monkeypatch.setattr(pictures, "score_things", lambda *given: perfect)
+    assert pictures.count_seen(model, packed) == (there, there)
+    nothing = [part.roll(1, 0).roll(1, -1) for part in perfect]
+    monkeypatch.setattr(pictures, "score_things", lambda *given: nothing)
+    assert pictures.count_seen(model, packed)[0] < there
+
+
+def test_charts_grow_with_the_steps():
+    recipe = replace(SMALL, steps=100, mix=pocket_vl.Pictures(growing=0.5))
+    points = [pocket_vl._points(step, recipe) for step in range(100)]
+    assert points[0] == 3
+    assert points == sorted(points)
+    assert points[49:] == [7] + [8] * 50
+
+
+def test_queries_and_keys_stay_small(processor, model):
+    """Those of both towers; the values beside them are left alone."""
+    qkv = model.model.visual.blocks[0].attn.qkv.weight
+    key = model.model.language_model.layers[0].self_attn.k_proj.weight
+    kept = qkv.detach().clone(), key.detach().clone()
+    with torch.no_grad():
+        qkv.fill_(1.0)
+        key.fill_(1.0)
+        pictures.losses(model, model.model, pictures.pack(seen(), processor.tokenizer))
+        sizes = [part.pow(2).mean().sqrt().item() for part in (*qkv.chunk(3), key)]
+        qkv.copy_(kept[0])
+        key.copy_(kept[1])
+    small = trainer.LARGEST_RMS
+    assert sizes == pytest.approx([small, small, 1.0, small])
+
+
+def test_what_seeing_was_learnt_with_is_in_the_run_and_not_in_the_model(
+    processor, tmp_path
+):
+    plan = replace(
+        pocket_vl.PLAN, tokenizer=lambda: processor, held_out=lambda _: no_measure
+    )
+    model, _ = recipes.run_plan(plan, {"seeing": SEEING}, tmp_path, "cpu")
+    kept = load_file(tmp_path / "seeing" / "checkpoint.safetensors")
+    assert "model.thing_embeddings.weight" in kept
+    recipes.export(model, processor, tmp_path / "out", plan.generation)
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert not any("thing" in name for name in written)
+    plain = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    assert type(plain).__name__ == "Qwen2_5_VLForConditionalGeneration"
 
 
 def test_our_template_renders_what_that_of_qwen2_5_vl_does(processor):
@@ -212,7 +344,7 @@ def test_the_recipe_writes_a_model_that_loads_and_answers(processor, tmp_path):
         pocket_vl.PLAN,
         tokenizer=lambda: processor,
         held_out=lambda processor: no_measure,
-        stages={"one": SMALL, "two": SMALL},
+        stages={"one": SEEING, "two": SMALL},
     )
     recipes.main(plan, ["--run", str(run), "--out", str(out), "--device", "cpu"])
     assert checksums.verify(out) == []

@@ -8,11 +8,6 @@ import qwen_course as qc
 from qwen_course import vision
 
 
-@pytest.fixture(scope="module")
-def seeing():
-    return qc.load("Qwen/Qwen2.5-VL-3B-Instruct", precision="fp32")
-
-
 def chart():
     return Image.new("RGB", (224, 168), "white")
 

@@ -5,12 +5,14 @@ import pytest
 from qwen_course import choosing, memory
 from qwen_course.widgets import (
     ChatSession,
+    chart_reader,
     chat_panel,
     lesson_model_chooser,
     memory_calculator,
     model_chooser,
     panel,
     thinking_lab,
+    try_chart,
     try_sum,
 )
 
@@ -174,3 +176,32 @@ def test_a_trial_says_the_right_answer_when_the_reply_is_wrong(pocket):
     trial = try_sum(*pocket, numbers=7, problem=2, budget=4)
     assert not trial.right
     assert str(trial).endswith(f"wrong: it is {trial.expected}")
+
+
+def test_the_chart_reader_asks_about_the_chart_that_its_inputs_describe(seeing):
+    boxes, screen = inputs(chart_reader(*seeing))
+    boxes["Values"].value = "10, 90"
+    boxes["Question"].value = "What is the <b>trend</b>?"
+    trial = try_chart(*seeing, "10, 90", question="What is the <b>trend</b>?")
+    assert "What is the &lt;b&gt;trend&lt;/b&gt;?" in screen.value
+    assert f"{trial.image_tokens} of them for the picture" in screen.value
+    assert trial._repr_html_() == screen.value
+    before = screen.value
+    boxes["Picture"].value = "votes"
+    assert screen.value != before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"values": "ten, 20"}, "no list of whole numbers; write it as 20, 35, 50"),
+        ({"values": "20"}, "2 to 8 points"),
+        ({"values": "20, 400"}, "values go from 0 to 100"),
+        ({"labels": "weeks"}, "labels .* is not one of months"),
+        ({"form": "pie"}, "is not one of bar, line"),
+        ({"picture": "sails"}, "is not one of drawn from the values, sales"),
+    ],
+)
+def test_a_chart_that_cannot_be_drawn_says_what_is_wrong(options, message, seeing):
+    with pytest.raises(ValueError, match=message):
+        try_chart(*seeing, **options)

@@ -72,7 +72,7 @@ def _weakest(problems: Sequence[CodingProblem], grades, most: int = 8) -> Figure
     for problem, grade in zip(problems, grades, strict=True):
         groups.setdefault(problem.task.family, []).append(grade.passed)
     shares = {name: sum(passed) / len(passed) for name, passed in groups.items()}
-    worst = sorted((share, name) for name, share in shares.items() if share < 1)
+    worst = sorted((part, name) for name, part in shares.items() if part < 1)
     return {name: share(groups[name]) for _, name in worst[:most]}
 
 

@@ -26,7 +26,7 @@ LOOKS = {
     "new": "a theme and a font it never saw",
 }
 ASKED = ("read", "value", "highest", "lowest", "trend", "season", "compare")
-WIDTHS = (84, 112, 168, 196, 224, 280)  # pixels, of charts drawn 224 wide and 168 high
+WIDTHS = (84, 168, 224, 252, 280, 336)  # pixels, of charts drawn 252 wide and 168 high
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def by_image_tokens(model, processor, n: int) -> list[Figures]:
     rows = []
     try:
         for width in WIDTHS:
-            size = width, round(width * 3 / 4 / 28) * 28
+            size = width, round(width * 2 / 3 / 28) * 28
             pixels = size[0] * size[1]
             limits = {"shortest_edge": pixels, "longest_edge": pixels}
             processor.image_processor.size = limits
@@ -163,6 +163,7 @@ def measure(model, processor, n: int) -> Figures:
 NAMES = {
     "read": "all values of a chart, in order",
     "value": "the value of one label",
+    "some values": "the values of several labels, in any order",
     "highest": "highest: label and value",
     "lowest": "lowest: label and value",
     "trend": "trend",
@@ -175,7 +176,7 @@ NAMES = {
     "count": "how many points",
     "form": "bar or line chart",
     "word": "one printed word",
-    "words": "two to four printed words, all right",
+    "words": "two or three printed words, all right",
     "nth word": "one of several words",
 }
 

@@ -18,13 +18,27 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
     Qwen2VLImageProcessorPil,
 )
 
+from qwen_course.tasks import printed_words
+from qwen_course.tasks.charts import Chart, ChartProblem, Style, drawing
+from qwen_course.tasks.charts.chart import (
+    COLOURS,
+    DAYS,
+    LETTERS,
+    MONTHS,
+    NAMES,
+    QUARTERS,
+    TITLES,
+)
+from qwen_course.tasks.charts.drawing import CELL
+from qwen_course.tasks.printed_words import Print
 from training.data import IGNORE, Example
 from training.muon import fast_precision
+from training.trainer import BALANCE, LARGEST_RMS, cap
 
 PATCH, MERGE = 14, 2
 FRAMES = 2  # a picture is a film of two equal frames
 PAD = "<|image_pad|>"
-SMALLEST, LARGEST = 168 * 112, 224 * 168  # pixels; a picture outside is resized
+SMALLEST, LARGEST = 168 * 112, 252 * 196  # pixels; a picture outside is resized
 
 
 # White becomes 0, and what is drawn stands out. With the usual mean of photos the paper
@@ -44,10 +58,82 @@ def image_processor() -> Qwen2VLImageProcessorPil:
 
 
 class Seen(NamedTuple):
-    """One picture and the questions about it, each with its answer."""
+    """One picture, the questions about it, each with its answer, and what stands in it.
+
+    `things` is (rows, columns, PARTS) of the image tokens, see `things_of_chart`.
+    """
 
     image: Image
     turns: list[tuple[str, str]]
+    things: np.ndarray
+
+    @classmethod
+    def of(cls, asked: list) -> "Seen":
+        """Return the picture of some problems, which all are about the same one."""
+        one, turns = asked[0], [(each.question, each.answer) for each in asked]
+        if isinstance(one, ChartProblem):
+            return cls(one.image, turns, things_of_chart(one.chart, one.style))
+        return cls(one.image, turns, things_of_words(one.words, one.look))
+
+
+# What an image token may stand for, in six parts. The first of each means: nothing.
+NOTHING = ""
+YEARS = tuple(map(str, range(1990, 2031)))
+PARTS: dict[str, tuple[str, ...]] = {
+    "text": tuple(dict.fromkeys(
+        (NOTHING, *MONTHS, *DAYS, *QUARTERS, *YEARS, *NAMES, *LETTERS, *TITLES)
+    )),
+    "tens": (NOTHING, *map(str, range(11))),
+    "ones": (NOTHING, *map(str, range(10))),
+    "colour": (NOTHING, *COLOURS),
+    "letter": (NOTHING, *LETTERS),
+    "next letter": (NOTHING, *LETTERS),
+}  # fmt: skip
+PLACES = [{thing: n for n, thing in enumerate(part)} for part in PARTS.values()]
+TEXT, TENS, ONES, COLOUR, LETTER, NEXT_LETTER = range(len(PARTS))
+
+
+def things_of_chart(chart: Chart, style: Style) -> np.ndarray:
+    """Return what each image token of a chart stands for, (rows, columns, PARTS).
+
+    The token where a bar ends or a point stands is one of a value and a colour, and so
+    is that of a printed value; that of the label below is one of text, value and
+    colour: who asks for "May" finds all there.
+    """
+    things = np.zeros((style.size[1] // CELL, style.size[0] // CELL, len(PARTS)), int)
+    labels, ends = drawing.labels(chart, style), drawing.points(chart, style)
+    printed = drawing.printed(chart, style)
+    for n, (label, (x, y)) in enumerate(zip(labels, ends, strict=True)):
+        tens, ones = divmod(chart.values[n], 10)
+        colour = PLACES[COLOUR][chart.colours[n % len(chart.colours)]]
+        foot, end = _cell(*label.place), _cell(x, y)
+        shown = [_cell(*text.place) for text in printed[n : n + 1]]
+        for cell in (foot, end, *shown):
+            things[cell][[TENS, ONES, COLOUR]] = tens + 1, ones + 1, colour
+        things[foot][TEXT] = PLACES[TEXT][label.text]
+    for text in drawing.title(chart, style):
+        left, top, right, bottom = text.box
+        row = _cell(0, (top + bottom) / 2)[0]
+        first, last = round(left / CELL), max(1, round(right / CELL))
+        things[row, first:last, TEXT] = PLACES[TEXT][text.text]
+    return things
+
+
+def things_of_words(words: tuple[str, ...], look: Print) -> np.ndarray:
+    """Return what each image token of printed words stands for: one or two letters."""
+    things = np.zeros((look.size[1] // CELL, look.size[0] // CELL, len(PARTS)), int)
+    for line in printed_words.letters(words, look):
+        for letter in line:
+            left, top, right, bottom = letter.box
+            cell = _cell(letter.place[0], (top + bottom) / 2)
+            part = NEXT_LETTER if things[cell][LETTER] else LETTER
+            things[cell][part] = PLACES[part][letter.text]
+    return things
+
+
+def _cell(x: float, y: float) -> tuple[int, int]:
+    """Return row and column of the image token with a pixel in it."""
+    return int(y // CELL), int(x // CELL)
 
 
 def patches(images: list[Image]) -> np.ndarray:
@@ -128,8 +214,8 @@ def pack(pictures: list[Seen], tokenizer: Any, multiple: int = 8) -> dict:
     tokens), `attention_mask` (rows, 1, tokens, tokens) and `patches` (rows, patches,
     numbers); `grid` holds the rows and columns of image tokens.
     """
-    width, height = pictures[0].image.size
-    grid = height // (PATCH * MERGE), width // (PATCH * MERGE)
+    shown = _shown(pictures)
+    grid = tuple(shown["grid"].tolist())
     head = _before(tokenizer, grid[0] * grid[1])
     first = place(head, tokenizer.convert_tokens_to_ids(PAD), grid)
     written = write(pictures, tokenizer)
@@ -163,8 +249,31 @@ def pack(pictures: list[Seen], tokenizer: Any, multiple: int = 8) -> dict:
         "position_ids": positions,
         "real": owner >= 0,
         "attention_mask": (shared & causal)[:, None],
+        **shown,
+    }
+
+
+def _shown(pictures: list[Seen]) -> dict:
+    """Return what every batch of pictures holds: patches, things and grid."""
+    things = torch.from_numpy(np.stack([seen.things for seen in pictures]))
+    return {
         "patches": torch.from_numpy(patches([seen.image for seen in pictures])),
-        "grid": torch.tensor(grid),
+        "things": things.flatten(1, 2),
+        "grid": torch.tensor(things.shape[1:3]),
+    }
+
+
+def pack_things(pictures: list[Seen]) -> dict:
+    """Return one batch of pictures of one size, with what their image tokens are.
+
+    There is no text. `labels` and `real`, which every batch has, are of those tokens.
+    """
+    shown = _shown(pictures)
+    things = shown["things"]
+    return {
+        "labels": torch.where(things > 0, things, IGNORE),
+        "real": torch.ones(things.shape[:2], dtype=torch.bool),
+        **shown,
     }
 
 
@@ -213,27 +322,103 @@ def _attend(attention, hidden, cos, sin, mask) -> torch.Tensor:
     return attention.proj((weights @ value).transpose(1, 2).flatten(2))
 
 
+def add_thing_embeddings(model) -> None:
+    """Give the model an embedding of every thing of PARTS, for the training alone.
+
+    They are kept with the run, but are no part of the model: its `state_dict`, and so
+    its checkpoint, is without them. As embeddings they are left to AdamW.
+    """
+    width = model.config.text_config.hidden_size
+    model.thing_embeddings = torch.nn.Embedding(sum(map(len, PARTS.values())), width)
+    torch.nn.init.normal_(model.thing_embeddings.weight, std=0.02)
+    model.register_state_dict_post_hook(_without_thing_embeddings)
+
+
+def _without_thing_embeddings(model, state, prefix, metadata) -> None:
+    state.pop("thing_embeddings.weight", None)
+
+
+def score_things(model, features: torch.Tensor) -> list[torch.Tensor]:
+    """Return the scores of the things of each part, (images, tokens, things)."""
+    scores = F.linear(features, model.thing_embeddings.weight)
+    return list(scores.split([len(part) for part in PARTS.values()], dim=-1))
+
+
+def seeing_loss(model, features: torch.Tensor, things: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropies of what each image token stands for, summed.
+
+    `features` is (images, tokens, width), `things` (images, tokens, PARTS).
+    """
+    scores = score_things(model, features)
+    return sum(
+        F.cross_entropy(
+            part.float().flatten(0, 1), things[..., n].flatten(), reduction="sum"
+        )
+        for n, part in enumerate(scores)
+    )
+
+
+@torch.no_grad()
+def count_seen(model, packed: dict) -> tuple[int, int]:
+    """Return how many tokens that stand for a thing are right, and how many do."""
+    things = packed["things"].to(model.device)
+    features = see(
+        model.model.visual, packed["patches"].to(model.device), packed["grid"]
+    )
+    guesses = torch.stack([s.argmax(-1) for s in score_things(model, features)], -1)
+    full = things.any(-1)
+    right = (guesses == things).all(-1) & full
+    return int(right.sum()), int(full.sum())
+
+
+def _keep_products_small(model) -> None:
+    """Cap the matrices for queries and keys, which Qwen2 does not normalize."""
+    for layer in model.model.language_model.layers:
+        cap(layer.self_attn.q_proj.weight, LARGEST_RMS)
+        cap(layer.self_attn.k_proj.weight, LARGEST_RMS)
+    for block in model.model.visual.blocks:
+        for part in block.attn.qkv.weight.detach().chunk(3)[:2]:
+            cap(part, LARGEST_RMS)
+
+
+SEEING = 0.5  # weight of what the image tokens stand for, beside the text's losses
+
+
 def losses(model, forward, packed: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sum of the cross-entropies of the answers' tokens, and no balance."""
+    """Return the summed cross-entropies of the answers' tokens, and what seeing adds.
+
+    Pictures without a text teach the vision tower alone. With one, both parts go on
+    learning together; with a tower held still, reading came later.
+    """
+    _keep_products_small(model)
+    precision = fast_precision(model.device)
+    halved = precision != torch.float32
+    with torch.autocast(model.device.type, precision, enabled=halved):
+        features = see(forward.visual, packed["patches"], packed["grid"])
+        seeing = seeing_loss(model, features, packed["things"])
+        if "input_ids" not in packed:  # the language model is not trained yet
+            return seeing, seeing.new_zeros(())
+        loss = reading_loss(model, forward, features, packed)
+    # subtle: the trainer divides the first by the learnt tokens, and takes BALANCE
+    # times the second.
+    return loss, SEEING * seeing / packed["things"].count_nonzero() / BALANCE
+
+
+def reading_loss(model, forward, features: torch.Tensor, packed: dict) -> torch.Tensor:
+    """Return the sum of the cross-entropies of the answers' tokens."""
     labels = packed["labels"][:, 1:]
     learnt = labels != IGNORE
     precision = fast_precision(model.device)
     blind = torch.finfo(precision).min
     mask = torch.where(packed["attention_mask"], 0.0, blind).to(precision)
-    halved = precision != torch.float32
-    with torch.autocast(model.device.type, precision, enabled=halved):
-        features = see(forward.visual, packed["patches"], packed["grid"])
-        embedded = model.get_input_embeddings()(packed["input_ids"])
-        is_image = packed["input_ids"] == model.config.image_token_id
-        embedded = embedded.masked_scatter(
-            is_image[..., None], features.to(embedded.dtype)
-        )
-        output = forward.language_model(
-            inputs_embeds=embedded,
-            attention_mask=mask,
-            position_ids=packed["position_ids"],
-            use_cache=False,
-        )
-        logits = model.lm_head(output.last_hidden_state[:, :-1][learnt])
-    loss = F.cross_entropy(logits.float(), labels[learnt], reduction="sum")
-    return loss, loss.new_zeros(())
+    embedded = model.get_input_embeddings()(packed["input_ids"])
+    is_image = packed["input_ids"] == model.config.image_token_id
+    embedded = embedded.masked_scatter(is_image[..., None], features.to(embedded.dtype))
+    output = forward.language_model(
+        inputs_embeds=embedded,
+        attention_mask=mask,
+        position_ids=packed["position_ids"],
+        use_cache=False,
+    )
+    logits = model.lm_head(output.last_hidden_state[:, :-1][learnt])
+    return F.cross_entropy(logits.float(), labels[learnt], reduction="sum")

@@ -1,8 +1,9 @@
 """The recipe of pocket-vl: `python -m training.pocket_vl`.
 
 Trains a Qwen2_5_VLForConditionalGeneration from nothing on charts and printed words,
-drawn as it goes. Every chart is read whole, and then asked about: all values of a
-picture teach more than the one of a question.
+drawn as it goes. First the vision tower learns to see: as we draw the pictures, we know
+what each image token shows, a label, a value, a colour or a letter. Then the language
+model learns to answer from it.
 
     python -m training.pocket_vl                 # the full run
     python -m training.pocket_vl --quick         # a worse model in minutes
@@ -12,7 +13,6 @@ import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL.Image import Resampling
 from transformers import (
     AutoTokenizer,
     Qwen2_5_VLConfig,
@@ -22,7 +22,7 @@ from transformers import (
 from qwen_course.evaluation import evaluate
 from qwen_course.processors import images_only_processor
 from qwen_course.tasks import charts, printed_words
-from qwen_course.tasks.charts import SIZES, Style, make, questions
+from qwen_course.tasks.charts import SIZES, make, questions
 from training import pictures
 from training import tokenizer as tokenizers
 from training.data import Rows
@@ -32,52 +32,46 @@ from training.trainer import Log, Material, Recipe
 
 CONTEXT = 1024
 VOCABULARY = 1024
-SMALL = (168, 112)
-RESIZED = (SMALL, (168, 140), (252, 196), (280, 196))
 
 
 @dataclass(frozen=True)
 class Pictures:
     """What the batches are made of."""
 
-    words: float = 0.33  # of the pictures; the others are charts
-    resized: float = 0.12  # of the steps, whose pictures are made larger or smaller
+    words: float = 0.35  # of the pictures; the others are charts
     questions: int = 4  # about a chart, beside "Read the chart."
-    points: int = 8  # of a chart, at most
-    sizes: tuple[tuple[int, int], ...] = SIZES
-    plain: bool = False  # charts of one look: black on white, one font
+    growing: float = 0.0  # share of the steps until charts have all their points
+    seeing: bool = False  # no text: the vision tower learns what its tokens stand for
 
 
-# Small and plain first: before anything can be read, the model has to find out that
-# the picture matters at all.
-FIRST = Recipe(
-    steps=800,
-    rows=(Rows(16, 128),),
-    muon_lr=0.01,
-    adamw_lr=2e-3,
-    warm_up=100,
-    decay_share=0.1,
-    evaluate_every=200,
-    mix=Pictures(words=0.0, resized=0.0, points=4, sizes=(SMALL,), plain=True),
-)
-FULL = Recipe(
+# First to see, without a text: what stands in each of the image tokens.
+SEEING = Recipe(
     steps=3200,
-    seed=2,
-    rows=(Rows(18, 192),),
-    muon_lr=0.01,
-    adamw_lr=2e-3,
-    decay_share=0.5,
-    evaluate_every=200,
-    mix=Pictures(),
+    rows=(Rows(24, 63),),
+    muon_lr=0.02,
+    adamw_lr=3e-3,
+    evaluate_every=800,
+    decay_share=0.3,
+    mix=Pictures(seeing=True),
 )
-QUICK = replace(FIRST, steps=60, rows=(Rows(8, 128),), warm_up=10, evaluate_every=60)
+# Then to answer.
+FULL = Recipe(
+    steps=5600,
+    seed=2,
+    rows=(Rows(18, 224),),
+    muon_lr=0.015,
+    adamw_lr=2e-3,
+    decay_share=0.6,
+    evaluate_every=700,
+    mix=Pictures(growing=0.1),
+)
+QUICK = replace(FULL, steps=60, rows=(Rows(8, 128),), warm_up=10, evaluate_every=60)
 
 
-def _seen(asked, size: tuple[int, int]) -> Seen:
-    image = asked[0].image
-    if image.size != size:
-        image = image.resize(size, Resampling.BICUBIC)  # as the processor does it
-    return Seen(image, [(each.question, each.answer) for each in asked])
+def _points(step: int, recipe: Recipe) -> int:
+    """Return how many points a chart may have: few at first, where it is `growing`."""
+    grown = recipe.mix.growing * recipe.steps
+    return 8 if step >= grown else 3 + int(5 * step / grown)
 
 
 def picture_batch(step: int, recipe: Recipe, processor) -> list[dict]:
@@ -88,20 +82,17 @@ def picture_batch(step: int, recipe: Recipe, processor) -> list[dict]:
     """
     rng = random.Random(f"{recipe.seed}/{step}")
     mix, count = recipe.mix, recipe.rows[0].number
-    drawn = rng.choice(mix.sizes)
-    plain = Style(size=drawn) if mix.plain else None
-    shown = rng.choice(RESIZED) if rng.random() < mix.resized else drawn
+    size = rng.choice(SIZES)
     words = round(mix.words * count)
+    most = _points(step, recipe)
     charts = [
-        questions(rng, mix.questions, drawn, most=mix.points, style=plain)
+        Seen.of(questions(rng, mix.questions, size, most=most))
         for _ in range(count - words)
     ]
-    read = [printed_words.questions(rng, drawn) for _ in range(words)]
-    return [
-        pictures.pack([_seen(asked, shown) for asked in part], processor.tokenizer)
-        for part in (charts, read)
-        if part
-    ]
+    read = [Seen.of(printed_words.questions(rng, size)) for _ in range(words)]
+    if mix.seeing:
+        return [pictures.pack_things(charts + read)]
+    return [pictures.pack(part, processor.tokenizer) for part in (charts, read) if part]
 
 
 def shape(processor) -> Qwen2_5_VLConfig:
@@ -140,7 +131,7 @@ def shape(processor) -> Qwen2_5_VLConfig:
             "patch_size": pictures.PATCH,
             "spatial_merge_size": pictures.MERGE,
             "window_size": 112,
-            "fullatt_block_indexes": [1, 3],
+            "fullatt_block_indexes": [1, 2, 3],
             "out_hidden_size": width,
         },
         image_token_id=ids["image_pad"],
@@ -153,7 +144,9 @@ def shape(processor) -> Qwen2_5_VLConfig:
 
 def build(processor) -> Qwen2_5_VLForConditionalGeneration:
     """Return the untrained model."""
-    return Qwen2_5_VLForConditionalGeneration(shape(processor))
+    model = Qwen2_5_VLForConditionalGeneration(shape(processor))
+    pictures.add_thing_embeddings(model)
+    return model
 
 
 def corpus(examples: int = 6000) -> list[str]:
@@ -184,6 +177,7 @@ def load_kept(folder: Path):
 
 
 CURVES = {
+    "seen": ("image tokens", "#999999"),
     "read": ("all values", "#0072B2"),
     "questions": ("questions about charts", "#D55E00"),
     "words": ("printed words", "#009E73"),
@@ -197,10 +191,21 @@ def held_out_accuracy(processor, count: int = 48):
         "questions": charts.problems(2 * count, seed=54321),
         "words": printed_words.problems(count, seed=12345, kind="word"),
     }
+    shown = [Seen.of([problem]) for problem in (*asked["read"], *asked["words"])]
+    packs = [
+        pictures.pack_things([seen for seen in shown if seen.image.size == size])
+        for size in SIZES
+    ]
 
     def measure(model) -> Log:
         model.eval()
-        accuracy = {
+        right, total = (
+            sum(counts)
+            for counts in zip(
+                *(pictures.count_seen(model, packed) for packed in packs), strict=True
+            )
+        )
+        accuracy = {"seen": round(right / total, 4)} | {
             name: round(
                 evaluate(model, processor, problems, thinking=False, batch_size=48,
                          max_new_tokens=64, progress=False).accuracy, 4)
@@ -216,10 +221,10 @@ PLAN = Plan(
     "pocket-vl",
     make_processor,
     build,
-    {"first": FIRST, "main": FULL},
+    {"seeing": SEEING, "main": FULL},
     QUICK,
     held_out_accuracy,
-    compiled=False,  # the pictures of a step have one of three sizes
+    compiled=False,  # the pictures of a step have one of two sizes
     material=Material(picture_batch, pictures.losses, tuple(CURVES)),
     curves=CURVES,
     # The values of Qwen2.5-VL's own generation config: as good as greedy.

@@ -1,4 +1,4 @@
-"""Pictures of one to four printed words, to be read."""
+"""Pictures of one to three printed words, to be read."""
 
 import random
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from qwen_course.errors import suggest
 from qwen_course.tasks.charts import drawing
-from qwen_course.tasks.charts.drawing import SIZES, THEMES
+from qwen_course.tasks.charts.drawing import CELL, LINE, SIZES, THEMES, Text
 from qwen_course.tasks.problem import Problem, distinct, split_of
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ SKILL = "printed_words"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VOWELS = "AEIOU"
 CONSONANTS = "BCDFGHJKLMNPRSTVWZ"
-# Real words of 3 to 7 letters; the others are made of syllables or of any letters.
+LONGEST, MOST = 6, 3  # letters of a word, words of a picture
+# Real words of 3 to 6 letters; the others are made of syllables or of any letters.
 _LIST = """
     ABOUT ABOVE AFTER AGAIN AIR ALARM ANIMAL ANSWER APPLE APRIL ARROW AUGUST AUTUMN BABY
     BACK BAG BAKER BALL BANANA BANK BASKET BEACH BEAR BED BEE BELL BICYCLE BIRD BLACK
@@ -40,7 +41,7 @@ _LIST = """
     WAVE WEST WHEEL WHITE WIND WINDOW WINTER WOLF WOMAN WOOD WORD WORK WORLD YARD YEAR
     YELLOW YOUNG ZEBRA ZERO ZOO
 """
-WORDS = tuple(word for word in _LIST.split() if 3 <= len(word) <= 7)
+WORDS = tuple(word for word in _LIST.split() if 3 <= len(word) <= LONGEST)
 WORDINGS = {
     "word": (
         "What is written here?", "Read the word.", "Which word do you see?",
@@ -53,18 +54,24 @@ WORDINGS = {
     "nth word": ("What is the {nth} word?", "Read the {nth} word.", "{nth} word?"),
 }  # fmt: skip
 KINDS = tuple(WORDINGS)
-NTH = ("first", "second", "third", "fourth")
+NTH = ("first", "second", "third")
+
+
+PITCHES = {14: (13, 15), 28: (20, 26)}  # pixels a letter: the sizes of its font
 
 
 @dataclass(frozen=True)
 class Print:
-    """How words look: theme, font, pixels, and `case` ("upper", "lower" or "title")."""
+    """How words look: like those of a typewriter, each letter as wide as the others.
+
+    `pitch` is the width of a letter: 14 pixels, a patch of the model, or 28.
+    """
 
     theme: str = "paper"
     font: str = "default"
     size: tuple[int, int] = SIZES[0]
-    case: str = "upper"
-    jitter: int = 1  # seed of the places, the font sizes and the colours
+    pitch: int = 14
+    jitter: int = 1  # seed of the places, the sizes and the colours
 
 
 def draw_print(
@@ -76,35 +83,57 @@ def draw_print(
         theme=style.theme,
         font=style.font,
         size=style.size,
-        case=rng.choice(("upper", "upper", "lower", "title")),
+        pitch=rng.choice(tuple(PITCHES)),
         jitter=rng.randrange(1, 1_000_000),
     )
 
 
+def letters(words: tuple[str, ...], look: Print) -> list[list[Text]]:
+    """Return the letters of each word, with their places; a word is a line.
+
+    A line is as high as an image token of the model, and every second one is used.
+    Small letters stand in its upper or in its lower half: in one row of patches.
+    """
+    rng = random.Random(look.jitter)
+    width, height = look.size
+    longest = max(map(len, words)) * look.pitch
+    margin = CELL * rng.randint(0, (width - longest) // CELL)
+    first = rng.randint(0, height // CELL - 2 * len(words) + 1)
+    right, down = rng.randint(-2, 2), rng.randint(-2, 2)
+    line = CELL / 2 if look.pitch == CELL else rng.choice((LINE / 2, 3 * LINE / 2))
+    font = drawing.font(look.font, rng.randint(*PITCHES[look.pitch]))
+    lines = []
+    for n, word in enumerate(words):
+        middle = (first + 2 * n) * CELL + line + down
+        foot = middle + 0.36 * font.size  # capitals are 0.72 of the size
+        left = margin + look.pitch / 2 + right
+        lines.append(
+            [
+                Text(letter, (left + look.pitch * place, foot), "ms", font)
+                for place, letter in enumerate(word)
+            ]
+        )
+    return lines
+
+
 def draw(words: tuple[str, ...], look: Print | None = None) -> "Image":
-    """Return one to four words as a PIL image, one below the other.
+    """Return one to three words as a PIL image, one below the other.
 
     >>> draw(("SUN",)).size
-    (224, 168)
+    (252, 168)
     """
     from PIL import Image, ImageDraw
 
     look = look or Print()
-    theme, rng = THEMES[look.theme], random.Random(look.jitter)
+    theme, rng = THEMES[look.theme], random.Random(f"colours/{look.jitter}")
     image = Image.new("RGB", look.size, drawing.shade(theme.background, rng, 5))
     pen = ImageDraw.Draw(image)
-    width, height = look.size
-    line = height / len(words)
-    for n, word in enumerate(words):
-        text = getattr(word, look.case)()
-        font = drawing.fitting_font(look.font, rng.randint(12, 28), (text,), width - 12)
-        long = font.getlength(text)
-        tall = font.size
-        x = rng.uniform(5, max(5, width - 5 - long))
-        y = rng.uniform(n * line + tall, (n + 1) * line - 0.3 * tall)
+    for line in letters(words, look):
         coloured = rng.random() < 0.5
         ink = rng.choice(list(theme.shades.values())) if coloured else theme.ink
-        pen.text((x, y), text, drawing.shade(ink, rng), font, anchor="ls")
+        ink = drawing.shade(ink, rng)
+        for letter in line:
+            pen.text(letter.place, letter.text, ink, letter.font, letter.anchor)
     return image
 
 
@@ -116,7 +145,7 @@ def draw_word(rng: random.Random, split: str) -> str:
     shortest = 1 if split == "train" else 3
     while True:
         kind = rng.choice(("real", "syllables", "letters"))
-        length = rng.randint(shortest, 7)
+        length = rng.randint(shortest, LONGEST)
         if kind == "real":
             word = rng.choice(WORDS)
         elif kind == "letters":
@@ -184,7 +213,7 @@ def questions(
     rng: random.Random, size: tuple[int, int] | None = None, split: str = "train"
 ) -> list[WordProblem]:
     """Return the questions about one picture: all its words, then one of several."""
-    words = tuple(draw_word(rng, split) for _ in range(rng.randint(1, 4)))
+    words = tuple(draw_word(rng, split) for _ in range(rng.randint(1, MOST)))
     look = draw_print(rng, size)
     asked = [ask(rng, words, look, split)]
     return asked + [ask(rng, words, look, split, nth=True)] * (len(words) > 1)
@@ -198,7 +227,7 @@ def make(
 ) -> WordProblem:
     """Make one picture of words of `split`, and one question about it."""
     kind = kind or rng.choice(KINDS)
-    count = 1 if kind == "word" else rng.randint(2, 4)
+    count = 1 if kind == "word" else rng.randint(2, MOST)
     words = tuple(draw_word(rng, split) for _ in range(count))
     look = draw_print(rng, looks=looks)
     return ask(rng, words, look, split, nth=kind == "nth word")
@@ -213,7 +242,7 @@ def problems(
 ) -> list[Problem]:
     """Return `n` pictures with one question each; no test word occurs in training.
 
-    `kind` is "word", "words" (two to four, all to be read) or "nth word"; `looks` is
+    `kind` is "word", "words" (two or three, all to be read) or "nth word"; `looks` is
     "trained", "unseen" or "new", see `charts`. Raises ValueError for any other.
 
     >>> problems(1, kind="word")[0].prompt[0]["content"][1]["type"]

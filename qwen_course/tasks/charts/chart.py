@@ -65,6 +65,11 @@ class Chart:
         return ("charts", self.kind, self.labels, self.values)
 
     @property
+    def repeats(self) -> bool:
+        """Whether two points have the same label, so that it names neither."""
+        return len(set(self.labels)) < len(self.labels)
+
+    @property
     def gap(self) -> int:
         """The least difference that the eye can see: one step of the axis, or 1."""
         return 2 if self.printed else STEP

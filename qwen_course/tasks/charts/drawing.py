@@ -4,7 +4,7 @@ import functools
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qwen_course.tasks.charts.chart import LARGEST, Chart
 from qwen_course.tasks.problem import split_of
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
 Colour = tuple[int, int, int]
-# Width and height in pixels: multiples of 28, two patches of 14, so that the processor
-# need not resize them.
-SIZES = ((224, 168), (224, 140), (196, 140))
+# An image token of the model is 28 x 28 pixels, two by two patches of 14. What is drawn
+# keeps to columns as wide and to lines as high as a patch, so that no text is cut.
+CELL, LINE = 28, 14
+SIZES = ((252, 168), (252, 196))  # width and height: nine columns, whole cells
 GRIDS = ("none", "lines", "dots")
 FONTS = {
     "default": "",  # comes with Pillow
     "sans": "DejaVuSans.ttf",  # the others come with matplotlib
     "bold": "DejaVuSans-Bold.ttf",
-    "mono": "DejaVuSansMono.ttf",
-    "stix": "STIXGeneral.ttf",
     "serif": "DejaVuSerif.ttf",
+    "mono": "DejaVuSansMono.ttf",
 }
 
 
@@ -76,7 +76,7 @@ THEMES = {
                 0x7A4A20),
     ),
 }  # fmt: skip
-NEW_THEME, NEW_FONT = "mint", "serif"  # no picture of the training has them
+NEW_THEME, NEW_FONT = "mint", "mono"  # no picture of the training has them
 TRAINED_THEMES = tuple(name for name in THEMES if name != NEW_THEME)
 TRAINED_FONTS = tuple(name for name in FONTS if name != NEW_FONT)
 
@@ -92,7 +92,7 @@ class Style:
     font_size: int = 10
     bar_width: float = 0.7
     ticks: int = 20  # from one number of the axis to the next
-    jitter: int = 0  # seed of small changes in the colours; 0 for none
+    jitter: int = 0  # seed of small changes in colours and places; 0 for none
 
     @property
     def combination(self) -> tuple[str, str, str]:
@@ -170,6 +170,22 @@ def shade(colour: Colour, rng: random.Random | None, spread: int = 14) -> Colour
     return red, green, blue
 
 
+class Text(NamedTuple):
+    """A text of the picture: its anchor in pixels, as PIL names it, and its font."""
+
+    text: str
+    place: tuple[float, float]
+    anchor: str
+    font: Any
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Where it stands: left, top, right, bottom, in pixels."""
+        left, top, right, bottom = self.font.getbbox(self.text, anchor=self.anchor)
+        x, y = self.place
+        return x + left, y + top, x + right, y + bottom
+
+
 @dataclass(frozen=True)
 class _Frame:
     """Where the chart stands in the picture, in pixels."""
@@ -178,27 +194,46 @@ class _Frame:
     top: int
     right: int
     bottom: int
-    points: int
+    first: int  # column of the first point
+    step: int  # columns from one point to the next
+    down: int  # pixels that all is moved down by
 
-    def x(self, place: float) -> float:
-        """Return the middle of a point's share of the width."""
-        return self.left + (self.right - self.left) * (place + 0.5) / self.points
+    def x(self, place: int) -> int:
+        """Return the middle of a point's column."""
+        return self.left + CELL * (self.first + self.step * place) + CELL // 2
 
     def y(self, value: float) -> float:
         """Return the height of a value."""
         return self.bottom - (self.bottom - self.top) * value / LARGEST
 
-    @property
-    def slot(self) -> float:
-        """The width that each point has for itself."""
-        return (self.right - self.left) / self.points
+
+def _frame(chart: Chart, style: Style) -> _Frame:
+    """Return the frame: below a line for the title, above the row of the labels.
+
+    The axis stands in the first column. Jitter moves all by up to two pixels.
+    """
+    width, height = style.size
+    rng = random.Random(style.jitter)
+    right = rng.randint(-2, 2) if style.jitter else 0
+    down = rng.randint(-2, 1) if style.jitter else 0
+    columns, gaps = width // CELL - 1, len(chart.values) - 1
+    if columns <= gaps:
+        raise ValueError(
+            f"{gaps + 1} points and the axis need a column of {CELL} pixels each; give "
+            f"a width of {CELL * (gaps + 2)} or more, not {width}."
+        )
+    step = min(3, (columns - 1) // gaps)
+    first = (columns - step * gaps - 1) // 2
+    left = CELL + right
+    end = width - 3 + min(0, right)
+    return _Frame(left, 32 + down, end, height - 20 + down, first, step, down)
 
 
 def draw(chart: Chart, style: Style | None = None) -> "Image":
     """Return the chart as a PIL image of `style.size` pixels.
 
     >>> draw(Chart("bar", ("Jan", "Feb"), (20, 80))).size
-    (224, 168)
+    (252, 168)
     """
     from PIL import Image, ImageDraw
 
@@ -213,16 +248,13 @@ def draw(chart: Chart, style: Style | None = None) -> "Image":
     if chart.kind == "bar":
         _draw_bars(pen, frame, chart, style, colours)
     else:
-        _draw_line(pen, frame, chart, style, colours[0])
-    _draw_texts(pen, frame, chart, style)
+        _draw_line(pen, chart, style, colours[0])
+    for text in printed(chart, style):
+        left, top, right, bottom = text.box
+        pen.rectangle((left - 1, top - 1, right, bottom), fill=image.getpixel((0, 0)))
+    for text in texts(chart, style):
+        pen.text(text.place, text.text, theme.ink, text.font, text.anchor)
     return image
-
-
-def _frame(chart: Chart, style: Style) -> _Frame:
-    width, height = style.size
-    above = style.font_size + 6 if chart.title else 2
-    above += style.font_size + 2 if chart.printed else 3
-    return _Frame(24, above, width - 4, height - style.font_size - 8, len(chart.values))
 
 
 def _draw_axis(pen: "ImageDraw", frame: _Frame, style: Style) -> None:
@@ -242,37 +274,56 @@ def _draw_axis(pen: "ImageDraw", frame: _Frame, style: Style) -> None:
 
 
 def _draw_bars(pen: "ImageDraw", frame: _Frame, chart, style, colours) -> None:
-    half = frame.slot * style.bar_width / 2
-    for n, value in enumerate(chart.values):
-        x, colour = frame.x(n), colours[n % len(colours)]
-        corners = (
-            round(x - half),
-            round(frame.y(value)),
-            round(x + half),
-            frame.bottom,
-        )
-        pen.rectangle(corners, fill=colour)
+    half = CELL * style.bar_width / 2
+    for n, (x, y) in enumerate(points(chart, style)):
+        corners = (round(x - half), round(y), round(x + half), frame.bottom)
+        pen.rectangle(corners, fill=colours[n % len(colours)])
 
 
-def _draw_line(pen: "ImageDraw", frame: _Frame, chart, style, colour) -> None:
-    points = [(frame.x(n), frame.y(value)) for n, value in enumerate(chart.values)]
-    pen.line(points, fill=colour, width=2 if style.bar_width > 0.6 else 1)
-    size = 3 if style.bar_width > 0.6 else 2
-    for x, y in points:
+def _draw_line(pen: "ImageDraw", chart, style, colour) -> None:
+    thick, corners = style.bar_width > 0.6, points(chart, style)
+    pen.line(corners, fill=colour, width=2 if thick else 1)
+    size = 3 if thick else 2
+    for x, y in corners:
         pen.ellipse((x - size, y - size, x + size, y + size), fill=colour)
 
 
-def _draw_texts(pen: "ImageDraw", frame: _Frame, chart: Chart, style: Style) -> None:
-    ink = THEMES[style.theme].ink
-    letters = fitting_font(style.font, style.font_size, chart.labels, frame.slot - 1)
-    for n, label in enumerate(chart.labels):
-        foot = (frame.x(n), style.size[1] - 5)
-        pen.text(foot, label, ink, letters, anchor="ms")
-    if chart.printed:
-        letters = font(style.font, style.font_size)
-        for n, value in enumerate(chart.values):
-            place = (frame.x(n), frame.y(value) - 4)
-            pen.text(place, str(value), ink, letters, anchor="mb")
-    if chart.title:
-        top, letters = (style.size[0] / 2, 3), font(style.font, style.font_size + 2)
-        pen.text(top, chart.title, ink, letters, "mt")
+def points(chart: Chart, style: Style) -> list[tuple[float, float]]:
+    """Return where each bar ends, or each point of the line stands, in pixels."""
+    frame = _frame(chart, style)
+    return [(frame.x(n), frame.y(value)) for n, value in enumerate(chart.values)]
+
+
+def labels(chart: Chart, style: Style) -> list[Text]:
+    """Return the label under each point."""
+    frame = _frame(chart, style)
+    letters = fitting_font(style.font, style.font_size, chart.labels, CELL - 2)
+    foot = style.size[1] - 4 + frame.down
+    return [
+        Text(label, (frame.x(n), foot), "ms", letters)
+        for n, label in enumerate(chart.labels)
+    ]
+
+
+def title(chart: Chart, style: Style) -> list[Text]:
+    """Return the title, above the axis; no text for a chart that has none."""
+    frame = _frame(chart, style)
+    letters = font(style.font, style.font_size + 2)
+    place = (frame.left, 2 + frame.down)
+    return [Text(chart.title, place, "lt", letters)] if chart.title else []
+
+
+def printed(chart: Chart, style: Style) -> list[Text]:
+    """Return the printed values: each on the first line above its point."""
+    if not chart.printed:
+        return []
+    down, letters = _frame(chart, style).down, font(style.font, style.font_size)
+    return [
+        Text(str(value), (x, (y - down) // LINE * LINE - 3 + down), "ms", letters)
+        for (x, y), value in zip(points(chart, style), chart.values, strict=True)
+    ]
+
+
+def texts(chart: Chart, style: Style) -> list[Text]:
+    """Return every text of the chart but the numbers of its axis."""
+    return [*labels(chart, style), *printed(chart, style), *title(chart, style)]

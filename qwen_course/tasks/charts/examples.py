@@ -42,7 +42,7 @@ EXAMPLES = {
     ),
     "rain": (
         Chart("bar", MONTHS[:6], (80, 65, 65, 45, 30, 10), ("blue",), "Rain"),
-        Style("sky", "mono", "dots", (224, 140)),
+        Style("sky", "serif", "dots", (252, 196)),
     ),
 }  # fmt: skip
 

@@ -43,6 +43,11 @@ WORDINGS = {
         "Read the value of {label}.", "What value does {label} have?", "{label}?",
         "Tell me the value of {label}.",
     ),
+    "some values": (
+        "What are the values of {labels}?", "Read {labels}.",
+        "How much are {labels}?",
+        "Tell me the values of {labels}.",
+    ),
     "highest": (
         "What is the highest value?", "Which one is the highest?",
         "Where is the maximum?", "Find the highest point.", "Where is the peak?",
@@ -71,7 +76,7 @@ WORDINGS = {
         "Is {one} or {other} {more}?",
     ),
     "colour": (
-        "What colour is {label}?", "Which colour does {label} have?",
+        "What colour {is} {label}?", "Which colour {does} {label} have?",
         "What is the colour of {label}?",
         "Tell me the colour of {label}.",
     ),
@@ -103,9 +108,9 @@ WORDINGS = {
 KINDS = tuple(WORDINGS)
 # How often training asks each, beside "read".
 WEIGHTS = {
-    "value": 3.0, "highest": 2.0, "lowest": 2.0, "trend": 1.5, "season": 3.0,
-    "compare": 2.0, "colour": 2.5, "colours": 3.0, "by colour": 2.0, "title": 2.0,
-    "count": 0.7, "form": 0.3,
+    "value": 3.0, "some values": 8.0, "highest": 2.0, "lowest": 2.0, "trend": 1.5,
+    "season": 3.0, "compare": 2.0, "colour": 2.5, "colours": 3.0, "by colour": 2.0,
+    "title": 2.0, "count": 0.7, "form": 0.3,
 }  # fmt: skip
 
 
@@ -116,11 +121,23 @@ def _all_values(chart: Chart, rng: random.Random) -> Asked:
 
 
 def _one_value(chart: Chart, rng: random.Random) -> Asked | None:
-    if len(set(chart.labels)) < len(chart.labels):
+    if chart.repeats:
         return None
     n = rng.randrange(len(chart.labels))
-    value = str(chart.values[n])
-    return Asked({"label": chart.labels[n]}, value, value)
+    label, value = chart.labels[n], str(chart.values[n])
+    # The label first: to find what belongs to it is easier than to find both at once.
+    return Asked({"label": label}, f"{label} {value}", value)
+
+
+def _some_values(chart: Chart, rng: random.Random) -> Asked | None:
+    """Ask for two or more values, in any order."""
+    if chart.repeats:
+        return None
+    count = len(chart.labels)
+    places = rng.sample(range(count), rng.randint(2, count))
+    *first, last = (chart.labels[n] for n in places)
+    text = ", ".join(f"{chart.labels[n]} {chart.values[n]}" for n in places)
+    return Asked({"labels": f"{', '.join(first)} and {last}"}, text, text)
 
 
 def _extreme(chart: Chart, sign: int) -> Asked | None:
@@ -161,7 +178,7 @@ def _season(chart: Chart, rng: random.Random) -> Asked | None:
 
 
 def _compare(chart: Chart, rng: random.Random) -> Asked | None:
-    if len(set(chart.labels)) < len(chart.labels):
+    if chart.repeats:
         return None
     one, other = rng.sample(range(len(chart.values)), 2)
     difference = chart.values[one] - chart.values[other]
@@ -176,13 +193,18 @@ def _compare(chart: Chart, rng: random.Random) -> Asked | None:
 
 
 def _colour(chart: Chart, rng: random.Random) -> Asked | None:
+    one = {"is": "is", "does": "does"}
+    several = {"is": "are", "does": "do"}
     if len(chart.colours) == 1:
-        what = "the line" if chart.kind == "line" else "the bars"
-        return Asked({"label": what}, chart.colours[0], chart.colours[0])
-    if len(set(chart.labels)) < len(chart.labels):
+        line = chart.kind == "line"
+        gaps = {"label": "the line"} | one if line else {"label": "the bars"} | several
+        what = f"The {'line is' if line else 'bars are'}"
+        return Asked(gaps, f"{what} {chart.colours[0]}.", chart.colours[0])
+    if chart.repeats:
         return None
     n = rng.randrange(len(chart.labels))
-    return Asked({"label": chart.labels[n]}, chart.colours[n], chart.colours[n])
+    gaps = {"label": chart.labels[n]} | one
+    return Asked(gaps, f"{chart.labels[n]} is {chart.colours[n]}.", chart.colours[n])
 
 
 def _colours(chart: Chart, rng: random.Random) -> Asked | None:
@@ -196,7 +218,8 @@ def _by_colour(chart: Chart, rng: random.Random) -> Asked | None:
     if len(chart.colours) == 1:
         return None
     n = rng.randrange(len(chart.labels))
-    return Asked({"colour": chart.colours[n]}, chart.labels[n], chart.labels[n])
+    colour, label = chart.colours[n], chart.labels[n]
+    return Asked({"colour": colour}, f"The {colour} bar is {label}.", label)
 
 
 def _title(chart: Chart, rng: random.Random) -> Asked | None:
@@ -215,6 +238,7 @@ def _form(chart: Chart, rng: random.Random) -> Asked:
 ASK: dict[str, Callable[[Chart, random.Random], Asked | None]] = {
     "read": _all_values,
     "value": _one_value,
+    "some values": _some_values,
     "highest": _highest,
     "lowest": _lowest,
     "trend": _trend,
@@ -262,7 +286,7 @@ class ChartProblem(Problem):
         >>> problem.grade(problem.answer)
         True
         """
-        if self.kind in ("read", "value", "highest", "lowest"):
+        if self.kind in ("read", "some values", "highest", "lowest"):
             return _facts(answer) == _facts(self.expected)
         return super().grade(answer)
 

@@ -18,6 +18,9 @@ class Hole(NamedTuple):
 
 
 HOLES = ("lines", "rest of a line", "inside a line", "body")
+# Where a person stops to think: before a word, behind a word or a bracket.
+BEGINS = re.compile(r"(?<=[\s(\[{])(?=\S)")
+ENDS = re.compile(r"(?<=[\w)\]}\"])(?!\w)")
 
 
 def fim_prompt(prefix: str, suffix: str) -> str:
@@ -48,12 +51,15 @@ def make_hole(code: str, rng: random.Random, kind: str | None = None) -> Hole:
         if rng.random() < 0.3:  # the indentation is to be written as well
             left = lines[first][0]
         return _cut(code, left, lines[last][1])
-    borders = [left + m.start() for m in re.finditer(r"\b|(?<=\W)", code[left:right])]
-    begin = rng.choice(borders[: max(1, len(borders) // 2 + 1)])
+    line = code[left:right]
+    begins = [left, *(left + match.start() for match in BEGINS.finditer(line))]
+    begin = rng.choice(begins[: len(begins) // 2 + 1])
     if kind == "rest of a line":
         return _cut(code, begin, right)
-    ends = [border for border in borders if border > begin] or [right]
-    return _cut(code, begin, rng.choice(ends))
+    ends = [left + match.start() for match in ENDS.finditer(line)]
+    return _cut(
+        code, begin, rng.choice([end for end in ends if end > begin] or [right])
+    )
 
 
 def _body(code: str) -> int:

@@ -103,13 +103,14 @@ def word(
     wording = wording.replace("{name}", name)
     terms = wording.startswith("!") and not tools
     system = TIR if tools else rng.choice((COT, COT, ""))
+    question = worked.ask(wording.removeprefix("!"), rng)
     output = worked.output() if tools else ""
     text = tool_answer(worked, output) if tools else answer(worked, terms)
     return MathProblem(
         skill=SKILL,
         kind=worked.kind,
         content=(*worked.content, tools),
-        question=worked.ask(wording.removeprefix("!"), rng),
+        question=wordings.dress(question, rng) if side == "train" else question,
         thinking="",
         answer=_renamed(text, name),
         expected=worked.boxed,

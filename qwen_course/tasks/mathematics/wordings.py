@@ -4,6 +4,19 @@
 A wording that begins with "!" asks for the derivative term by term as well.
 """
 
+import random
+
+# What people write around a question. Only training has it: a model that has seen too
+# few first words takes an unknown one for another kind of problem.
+OPENINGS = (
+    "Now: ", "Next. ", "Exercise: ", "Question: ", "I need help. ", "Hello! ",
+    "Can you do this? ", "Homework. ",
+)  # fmt: skip
+ENDINGS = (
+    " Show every step.", " Step by step, please.", " Thanks!", " Show your work.",
+    " Explain each step.",
+)  # fmt: skip
+
 TRAIN: dict[str, tuple[str, ...]] = {
     "derivative": (
         "Find the derivative of {name}(x){is_}{poly}",
@@ -212,3 +225,12 @@ TEST: dict[str, tuple[str, ...]] = {
         "A number of {n} doubles every {e} hours. After how many hours is it {g}?",
     ),
 }
+
+
+def dress(question: str, rng: random.Random) -> str:
+    """Put words around a question, or none: an opening, an ending, or both."""
+    if rng.random() < 0.25:
+        question = rng.choice(OPENINGS) + question
+    if rng.random() < 0.2 and question.endswith((".", "?")):
+        question += rng.choice(ENDINGS)
+    return question
