@@ -6,6 +6,8 @@ A wording that begins with "!" asks for the derivative term by term as well.
 
 import random
 
+from qwen_course.tasks.problem import put_around
+
 # What people write around a question. Only training has it: a model that has seen too
 # few first words takes an unknown one for another kind of problem.
 OPENINGS = (
@@ -229,8 +231,4 @@ TEST: dict[str, tuple[str, ...]] = {
 
 def dress(question: str, rng: random.Random) -> str:
     """Put words around a question, or none: an opening, an ending, or both."""
-    if rng.random() < 0.25:
-        question = rng.choice(OPENINGS) + question
-    if rng.random() < 0.2 and question.endswith((".", "?")):
-        question += rng.choice(ENDINGS)
-    return question
+    return put_around(question, rng, OPENINGS, ENDINGS)
