@@ -279,9 +279,11 @@ def place(ids: list[int], image_token: int, grid: tuple[int, int]) -> torch.Tens
 def pack(pictures: list[Seen], tokenizer: Any, multiple: int = 8) -> dict:
     """Return one batch of pictures of one size, with all their questions.
 
-    `input_ids`, `labels` and `real` are (rows, tokens), `position_ids` is (3, rows,
-    tokens), `attention_mask` (rows, 1, tokens, tokens) and `patches` (rows, patches,
-    numbers); `grid` holds the rows and columns of image tokens.
+    `input_ids`, `labels`, `real` and `weights` are (rows, tokens), `position_ids` is
+    (3, rows, tokens), `attention_mask` (rows, 1, tokens, tokens), `looks` (rows,
+    tokens, image tokens) and `patches` (rows, patches, numbers); `grid` holds the rows
+    and columns of image tokens. Every answer has the same weight, however long: a title
+    is one token among a hundred, and was never learnt.
     """
     shown = _shown(pictures)
     grid = tuple(shown["grid"].tolist())
@@ -296,6 +298,7 @@ def pack(pictures: list[Seen], tokenizer: Any, multiple: int = 8) -> dict:
     positions = torch.zeros((3, count, length), dtype=torch.long)
     owner = torch.full((count, length), -1)  # 0 the picture, then one a question
     looks = torch.zeros((count, length, grid[0] * grid[1]), dtype=torch.bool)
+    weights = torch.zeros((count, length))
     after = int(first.max()) + 1
     ids[:, : len(head)] = torch.tensor(head)
     positions[:, :, : len(head)] = first[:, None]
@@ -314,6 +317,7 @@ def pack(pictures: list[Seen], tokenizer: Any, multiple: int = 8) -> dict:
             ids[row, here] = torch.tensor(branch.ids)
             learnt = torch.tensor(branch.learnt)
             labels[row, here] = torch.where(learnt, ids[row, here], IGNORE)
+            weights[row, here] = learnt / len(places)
             positions[:, row, here] = torch.arange(after, after + size)
             owner[row, here] = number
             used += size
@@ -326,6 +330,7 @@ def pack(pictures: list[Seen], tokenizer: Any, multiple: int = 8) -> dict:
         "real": owner >= 0,
         "attention_mask": (shared & causal)[:, None],
         "looks": looks,
+        "weights": weights * (labels != IGNORE).sum() / weights.sum(),
         **shown,
     }
 
@@ -532,7 +537,8 @@ def reading_loss(
         output_attentions=True,
     )
     logits = model.lm_head(output.last_hidden_state[:, :-1][learnt])
-    loss = F.cross_entropy(logits.float(), labels[learnt], reduction="sum")
+    losses = F.cross_entropy(logits.float(), labels[learnt], reduction="none")
+    loss = (losses * packed["weights"][:, 1:][learnt]).sum()
     looks = packed["looks"]
     if not looks.any():
         return loss, loss.new_zeros(())
