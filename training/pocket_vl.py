@@ -68,14 +68,14 @@ FULL = Recipe(
 # More questions about each, with a falling rate.
 PRACTICE = replace(
     FULL,
-    steps=2400,
+    steps=3500,
     seed=3,
     rows=(Rows(16, 288),),
     muon_lr=0.014,
     adamw_lr=1.8e-3,
     decay_share=0.85,
-    evaluate_every=400,
-    mix=Pictures(words=0.25, questions=8),
+    evaluate_every=500,
+    mix=Pictures(words=0.3, questions=8),
 )
 QUICK = replace(FULL, steps=60, rows=(Rows(8, 128),), warm_up=10, evaluate_every=60)
 
