@@ -254,6 +254,18 @@ def test_a_token_is_looked_for_where_it_is_foretold(processor):
     assert said == ["Jan 20", "Feb 35", "Mar 50"]
 
 
+def test_every_answer_has_the_same_weight(processor):
+    one = seen(questions=6)[0]
+    packed = pictures.pack([one], processor.tokenizer)
+    weights, labels = packed["weights"][0], packed["labels"][0]
+    assert weights.sum().item() == pytest.approx(int((labels != IGNORE).sum()))
+    starts = (labels[1:] != IGNORE) & (labels[:-1] == IGNORE)
+    answers = torch.cat([torch.zeros(1), starts.cumsum(0)])[weights > 0]
+    sums = [weights[weights > 0][answers == n].sum().item() for n in answers.unique()]
+    assert len(sums) == len(one.turns)
+    assert sums == pytest.approx([sums[0]] * len(sums))
+
+
 def test_attention_is_taught_where_to_look(processor, model):
     """The loss of looking moves the queries of its layer, and of none behind it."""
     packed = pictures.pack(seen(), processor.tokenizer)

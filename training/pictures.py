@@ -86,12 +86,10 @@ class Seen(NamedTuple):
         """Return the picture of some problems, which all are about the same one."""
         one, turns = asked[0], [(each.question, each.answer) for each in asked]
         if isinstance(one, ChartProblem):
-            things, looks = (
-                things_of_chart(one.chart, one.style),
-                list(map(look, asked)),
-            )
-            return cls(one.image, turns, things, looks)
-        return cls(one.image, turns, things_of_words(one.words, one.look), [[]] * 9)
+            things = things_of_chart(one.chart, one.style)
+            return cls(one.image, turns, things, [looks_of(each) for each in asked])
+        things = things_of_words(one.words, one.look)
+        return cls(one.image, turns, things, [[] for _ in asked])
 
 
 # What an image token may stand for, in six parts. The first of each means: nothing.
@@ -134,10 +132,14 @@ def things_of_chart(chart: Chart, style: Style) -> np.ndarray:
     return things
 
 
-def look(problem: ChartProblem) -> list[Look]:
+BY_LABEL = ("value", "some values", "compare", "colour")
+
+
+def looks_of(problem: ChartProblem) -> list[Look]:
     """Return where the labels, values, colours and the title of an answer stand.
 
     A value and a colour are read where the label is, the token of which holds all.
+    Answers that say none of them, such as a trend, are read nowhere in particular.
     """
     chart, answer = problem.chart, problem.answer
     assert chart is not None
@@ -153,7 +155,7 @@ def look(problem: ChartProblem) -> list[Look]:
     elif problem.kind == "by colour":
         places = [chart.colours.index(answer.split()[1])]
         pieces = re.finditer(r"\w+(?=\.$)", answer)
-    elif chart.repeats or problem.kind not in _BY_LABEL:
+    elif chart.repeats or problem.kind not in BY_LABEL:
         return []
     else:
         known = "|".join(map(re.escape, chart.labels))
@@ -164,10 +166,8 @@ def look(problem: ChartProblem) -> list[Look]:
     ]
 
 
-_BY_LABEL = ("value", "some values", "compare", "colour")
-
-
 def _title_cells(chart: Chart, style: Style) -> tuple[tuple[int, int], ...]:
+    """Return rows and columns of the image tokens under the title."""
     cells = []
     for text in drawing.title(chart, style):
         left, top, right, bottom = text.box
@@ -308,10 +308,10 @@ def pack(pictures: list[Seen], tokenizer: Any, multiple: int = 8) -> dict:
         for number, (branch, places) in enumerate(branches, start=1):
             size = len(branch.ids)
             at = used + size - len(places) - 1  # a token is read where it is foretold
-            for here in pictures[row].looks[number - 1]:
-                cells = [cell[0] * grid[1] + cell[1] for cell in here.cells]
+            for look in pictures[row].looks[number - 1]:
+                cells = [y * grid[1] + x for y, x in look.cells]
                 for n, (start, end) in enumerate(places):
-                    if max(start, here.start) < min(end, here.end):
+                    if max(start, look.start) < min(end, look.end):
                         looks[row, at + n, cells] = True
             here = slice(used, used + size)
             ids[row, here] = torch.tensor(branch.ids)
@@ -516,7 +516,7 @@ def losses(model, forward, packed: dict) -> tuple[torch.Tensor, torch.Tensor]:
 def reading_loss(
     model, forward, features: torch.Tensor, packed: dict
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the summed cross-entropies of the answers' tokens, and that of looking.
+    """Return the weighed cross-entropies of the answers' tokens, and that of looking.
 
     Looking is the mean over what is read in the picture of -log of the attention that
     three heads of the third layer pay to the image tokens where it stands.
@@ -537,8 +537,8 @@ def reading_loss(
         output_attentions=True,
     )
     logits = model.lm_head(output.last_hidden_state[:, :-1][learnt])
-    losses = F.cross_entropy(logits.float(), labels[learnt], reduction="none")
-    loss = (losses * packed["weights"][:, 1:][learnt]).sum()
+    each = F.cross_entropy(logits.float(), labels[learnt], reduction="none")
+    loss = (each * packed["weights"][:, 1:][learnt]).sum()
     looks = packed["looks"]
     if not looks.any():
         return loss, loss.new_zeros(())
