@@ -283,7 +283,18 @@ _DOUBLING = (
     "A pond holds {n} algae", "A file has {n} lines", "A sample has {n} yeast cells",
     "A rumour has reached {n} people", "A chain letter has {n} readers",
 )  # fmt: skip
+_DOUBLES = (
+    ". That doubles every {e} UNIT.", " and doubles in {e} UNIT.",
+    ", twice as many every {e} UNIT.", ". It takes {e} UNIT to double.",
+)  # fmt: skip
 _UNITS = ("days", "hours", "weeks", "months", "years")
+
+
+def _in_units(*asked: str) -> tuple[str, ...]:
+    """Return these questions about what doubles, in each unit of time."""
+    texts = list(_composed(_DOUBLING, _DOUBLES, asked))
+    return tuple(text.replace("UNIT", unit) for unit in _UNITS for text in texts)
+
 
 # Many more, put together of parts. Half of the training questions have them: with only
 # two dozen to a kind the model knew them by heart, and took new ones for another kind.
@@ -362,27 +373,13 @@ COMPOSED: dict[str, tuple[str, ...]] = {
             _LATER,
         )
     ),
-    "doubling": tuple(
-        text.replace("UNIT", unit)
-        for unit in _UNITS
-        for text in _composed(
-            _DOUBLING,
-            (". That doubles every {e} UNIT.", " and doubles in {e} UNIT.",
-             ", twice as many every {e} UNIT.", ". It takes {e} UNIT to double."),
-            (" How many is that after {t} UNIT?", " What is it {t} UNIT later?",
-             " Compute the number after {t} UNIT."),
-        )
+    "doubling": _in_units(
+        " How many is that after {t} UNIT?", " What is it {t} UNIT later?",
+        " Compute the number after {t} UNIT.",
     ),
-    "doubling time": tuple(
-        text.replace("UNIT", unit)
-        for unit in _UNITS
-        for text in _composed(
-            _DOUBLING,
-            (". That doubles every {e} UNIT.", " and doubles in {e} UNIT.",
-             ", twice as many every {e} UNIT.", ". It takes {e} UNIT to double."),
-            (" After how many UNIT are there {g}?", " When is the number {g}?",
-             " How many UNIT does it take to get {g}?"),
-        )
+    "doubling time": _in_units(
+        " After how many UNIT are there {g}?", " When is the number {g}?",
+        " How many UNIT does it take to get {g}?",
     ),
 }  # fmt: skip
 COMPOSED = {
