@@ -182,7 +182,7 @@ def mel_picture(samples: np.ndarray, title: str = "") -> "Figure":
     figure = Figure(figsize=(8, 2.8), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(
-        mel, origin="lower", aspect="auto", cmap="viridis",
+        mel, origin="lower", aspect="auto", cmap="viridis", interpolation="nearest",
         extent=(0, mel.shape[1] / 100, 0, len(mel)),
     )  # fmt: skip
     ticks = [250, 500, 1000, 2000, 4000]

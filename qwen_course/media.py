@@ -20,6 +20,16 @@ MAX_RATIO = 200  # long side to short side, as Qwen's own image processor has it
 READERS = {"image": "pocket-vl", "audio": "pocket-audio"}
 
 
+def question(kind: str, thing: Any, text: str) -> dict[str, Any]:
+    """Return the user's message that asks about an "image" or an "audio".
+
+    >>> question("image", "a.png", "Read the chart.")["content"][1]["text"]
+    'Read the chart.'
+    """
+    parts = [{"type": kind, kind: thing}, {"type": "text", "text": text}]
+    return {"role": "user", "content": parts}
+
+
 def media(messages: Sequence[dict[str, Any]]) -> list[tuple[str, Any]]:
     """Return the pictures and sounds of a conversation in order, as ("image", it).
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qwen_course import catalog, choosing, memory, tasks
+from qwen_course import catalog, choosing, media, memory, tasks
 from qwen_course.chat import Reply, chat, reply_html
 from qwen_course.doctor import model_memory_gb
 from qwen_course.messages import Message
@@ -299,11 +299,8 @@ def try_chart(
     else:
         known = ", ".join((DRAWN, *EXAMPLES))
         raise ValueError(f'picture "{picture}" is not one of {known}.')
-    parts = [{"type": "image", "image": image}, {"type": "text", "text": question}]
-    reply = chat(
-        model, processor, [{"role": "user", "content": parts}],
-        sampling="greedy", max_new_tokens=64,
-    )  # fmt: skip
+    asked = [media.question("image", image, question)]
+    reply = chat(model, processor, asked, sampling="greedy", max_new_tokens=64)
     return ChartTrial(image, question, reply, image_cost(processor, image).tokens)
 
 

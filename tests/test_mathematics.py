@@ -4,6 +4,7 @@ import doctest
 import random
 import subprocess
 import sys
+from string import Formatter
 
 import pytest
 
@@ -96,7 +97,29 @@ def test_half_of_the_test_questions_have_words_of_their_own():
     train = mathematics.problems(300, seed=2, split="train")
     assert not any(problem.new_wording for problem in train)
     for kind, texts in wordings.TEST.items():
-        assert not set(texts) & set(wordings.TRAIN[kind])
+        assert not set(texts) & {*wordings.TRAIN[kind], *wordings.COMPOSED[kind]}
+
+
+@pytest.mark.parametrize("kind", wordings.COMPOSED)
+def test_composed_wordings_are_whole_sentences_with_all_that_the_others_name(kind):
+    def names(text):
+        return {name for _, name, _, _ in Formatter().parse(text) if name}
+
+    needed = set.intersection(*map(names, wordings.TRAIN[kind]))
+    for text in wordings.COMPOSED[kind]:
+        assert names(text) >= needed
+        assert names(text) <= {*needed, "name", "is_", "poly"}
+        assert text.endswith((".", "?"))
+        assert "  " not in text
+
+
+def test_half_of_the_training_questions_are_composed():
+    rng = random.Random(1)
+    drawn = [wordings.choose("derivative", rng, "train", False) for _ in range(400)]
+    composed = set(wordings.COMPOSED["derivative"])
+    assert 150 < sum(text in composed for text in drawn) < 250
+    tested = {wordings.choose("derivative", rng, "test", new) for new in (0, 1) * 200}
+    assert tested == {*wordings.TRAIN["derivative"], *wordings.TEST["derivative"]}
 
 
 def test_the_example_of_the_course_is_worked_to_the_end():

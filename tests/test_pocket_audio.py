@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from qwen_course import audio
+from qwen_course import audio, media
 from qwen_course.audio import RATE
 from qwen_course.tasks import spoken_digits, tones
 from training import measure_audio, pocket_audio, recipes, speech
@@ -294,7 +294,9 @@ def test_the_shipped_model_writes_down_most_clips_of_the_lesson(shipped):
     paths = sorted((speech.DATA / "clips").glob("digits_*.wav"))
     question = "What digits do you hear?"
     asked = [
-        measure_audio.About([spoken_digits.ask(audio.read_clip(path)[0], question)])
+        measure_audio.About(
+            [media.question("audio", audio.read_clip(path)[0], question)]
+        )
         for path in paths
     ]
     written = measure_audio.answers(*shipped, asked)
@@ -306,7 +308,7 @@ def test_the_shipped_model_writes_down_most_clips_of_the_lesson(shipped):
 
 def test_the_shipped_model_says_when_there_is_nothing_to_hear(shipped):
     samples, _ = audio.read_clip(speech.DATA / "clips" / "noise.wav")
-    asked = measure_audio.About([spoken_digits.ask(samples, "What do you hear?")])
+    asked = measure_audio.About([media.question("audio", samples, "What do you hear?")])
     assert measure_audio.answers(*shipped, [asked]) == [pocket_audio.NOTHING]
 
 

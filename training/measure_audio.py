@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from qwen_course import media
 from qwen_course.audio import RATE
 from qwen_course.chat import chat_batch
 from qwen_course.tasks import spoken_digits, tones
 from qwen_course.tasks.problem import Problem
-from qwen_course.tasks.spoken_digits import ClipProblem, add_noise, ask, count_errors
+from qwen_course.tasks.spoken_digits import ClipProblem, add_noise, count_errors
 from training.figures import Counts, percent, share
 
 SEED = 20_000
@@ -72,7 +73,7 @@ class _Follow(ClipProblem):
     def prompt(self) -> list[dict]:
         said = spoken_digits.work("transcribe", self.content[1])
         return [
-            ask(self.samples, "What digits do you hear?"),
+            media.question("audio", self.samples, "What digits do you hear?"),
             {"role": "assistant", "content": said},
             {"role": "user", "content": self.question},
         ]

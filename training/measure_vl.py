@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 import qwen_course as qc
+from qwen_course import media
 from qwen_course.evaluation import evaluate
 from qwen_course.tasks import charts, printed_words
 from qwen_course.tasks.problem import Problem
@@ -42,11 +43,7 @@ class Shown:
         text = self.problem.question
         if self.image is None:
             return [{"role": "user", "content": text}]
-        content = [
-            {"type": "image", "image": self.image},
-            {"type": "text", "text": text},
-        ]
-        return [{"role": "user", "content": content}]
+        return [media.question("image", self.image, text)]
 
     @classmethod
     def grade_all(cls, shown: Sequence["Shown"], answers: Sequence[str]) -> list[bool]:

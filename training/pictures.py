@@ -7,6 +7,7 @@ others, just as if it had been asked alone.
 """
 
 import functools
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ from qwen_course.tasks.charts.drawing import CELL
 from qwen_course.tasks.printed_words import Print
 from training.data import IGNORE, Example
 from training.muon import fast_precision
-from training.trainer import BALANCE, LARGEST_RMS, cap
+from training.trainer import BALANCE, cap
 
 PATCH, MERGE = 14, 2
 FRAMES = 2  # a picture is a film of two equal frames
@@ -44,6 +45,9 @@ SMALLEST, LARGEST = 168 * 112, 252 * 196  # pixels; a picture outside is resized
 # White becomes 0, and what is drawn stands out. With the usual mean of photos the paper
 # would be the loudest part of a picture, and the model learns to look far later.
 MEAN, STD = 0.95, 0.25
+# The cap for text, 0.07, is too low here: half of a head turns fast with the place, and
+# the rest has to tell one image token from fifty others.
+LARGEST_RMS = 0.14
 
 
 def image_processor() -> Qwen2VLImageProcessorPil:
@@ -57,23 +61,35 @@ def image_processor() -> Qwen2VLImageProcessorPil:
     )
 
 
+class Look(NamedTuple):
+    """Where a piece of an answer stands in the picture."""
+
+    start: int  # of the piece, in characters of the answer
+    end: int
+    cells: tuple[tuple[int, int], ...]  # rows and columns of image tokens
+
+
 class Seen(NamedTuple):
     """One picture, the questions about it, each with its answer, and what stands in it.
 
-    `things` is (rows, columns, PARTS) of the image tokens, see `things_of_chart`.
+    `things` is (rows, columns, PARTS) of the image tokens, see `things_of_chart`;
+    `looks` says for each answer where its pieces are read.
     """
 
     image: Image
     turns: list[tuple[str, str]]
     things: np.ndarray
+    looks: list[list[Look]]
 
     @classmethod
     def of(cls, asked: list) -> "Seen":
         """Return the picture of some problems, which all are about the same one."""
         one, turns = asked[0], [(each.question, each.answer) for each in asked]
         if isinstance(one, ChartProblem):
-            return cls(one.image, turns, things_of_chart(one.chart, one.style))
-        return cls(one.image, turns, things_of_words(one.words, one.look))
+            things = things_of_chart(one.chart, one.style)
+            return cls(one.image, turns, things, [looks_of(each) for each in asked])
+        things = things_of_words(one.words, one.look)
+        return cls(one.image, turns, things, [[] for _ in asked])
 
 
 # What an image token may stand for, in six parts. The first of each means: nothing.
@@ -111,12 +127,54 @@ def things_of_chart(chart: Chart, style: Style) -> np.ndarray:
         for cell in (foot, end, *shown):
             things[cell][[TENS, ONES, COLOUR]] = tens + 1, ones + 1, colour
         things[foot][TEXT] = PLACES[TEXT][label.text]
+    for cell in _title_cells(chart, style):
+        things[cell][TEXT] = PLACES[TEXT][chart.title]
+    return things
+
+
+BY_LABEL = ("value", "some values", "compare", "colour")
+
+
+def looks_of(problem: ChartProblem) -> list[Look]:
+    """Return where the labels, values, colours and the title of an answer stand.
+
+    A value and a colour are read where the label is, the token of which holds all.
+    Answers that say none of them, such as a trend, are read nowhere in particular.
+    """
+    chart, answer = problem.chart, problem.answer
+    assert chart is not None
+    feet = [_cell(*text.place) for text in drawing.labels(chart, problem.style)]
+    if problem.kind == "title":
+        return [Look(0, len(answer), _title_cells(chart, problem.style))]
+    if problem.kind in ("read", "colours"):
+        places = range(len(feet))  # one after the other
+        pieces = re.finditer(r"[^,]+", answer)
+    elif problem.kind in ("highest", "lowest"):
+        places = [chart.values.index(int(answer.split()[-1]))]
+        pieces = re.finditer(r".+", answer)
+    elif problem.kind == "by colour":
+        places = [chart.colours.index(answer.split()[1])]
+        pieces = re.finditer(r"\w+(?=\.$)", answer)
+    elif chart.repeats or problem.kind not in BY_LABEL:
+        return []
+    else:
+        known = "|".join(map(re.escape, chart.labels))
+        pieces = list(re.finditer(rf"\b({known})\b(?: is \w+| \d+)?", answer))
+        places = [chart.labels.index(piece[1]) for piece in pieces]
+    return [
+        Look(*piece.span(), (feet[n],)) for n, piece in zip(places, pieces, strict=True)
+    ]
+
+
+def _title_cells(chart: Chart, style: Style) -> tuple[tuple[int, int], ...]:
+    """Return rows and columns of the image tokens under the title."""
+    cells = []
     for text in drawing.title(chart, style):
         left, top, right, bottom = text.box
         row = _cell(0, (top + bottom) / 2)[0]
         first, last = round(left / CELL), max(1, round(right / CELL))
-        things[row, first:last, TEXT] = PLACES[TEXT][text.text]
-    return things
+        cells += [(row, column) for column in range(first, last)]
+    return tuple(cells)
 
 
 def things_of_words(words: tuple[str, ...], look: Print) -> np.ndarray:
@@ -172,7 +230,14 @@ def _before(tokenizer: Any, tokens: int) -> list[int]:
     return tokenizer(before.replace(PAD, PAD * tokens))["input_ids"]
 
 
-def write(pictures: list[Seen], tokenizer: Any) -> list[list[Example]]:
+class Written(NamedTuple):
+    """A question and its answer as tokens, and the characters of each of the answer."""
+
+    example: Example
+    places: list[tuple[int, int]]
+
+
+def write(pictures: list[Seen], tokenizer: Any) -> list[list[Written]]:
     """Return one example a question, for each picture.
 
     All texts go through the tokenizer in one call, ten times as fast as one by one.
@@ -180,10 +245,14 @@ def write(pictures: list[Seen], tokenizer: Any) -> list[list[Example]]:
     after = _frame(tokenizer)[1]
     turns = [turn for seen in pictures for turn in seen.turns]
     asked = tokenizer([question + after for question, _ in turns])["input_ids"]
-    told = tokenizer([f"{answer}<|im_end|>" for _, answer in turns])["input_ids"]
+    told = tokenizer(
+        [f"{answer}<|im_end|>" for _, answer in turns], return_offsets_mapping=True
+    )
     examples = (
-        Example(one + other, [False] * len(one) + [True] * len(other))
-        for one, other in zip(asked, told, strict=True)
+        Written(Example(one + other, [False] * len(one) + [True] * len(other)), places)
+        for one, other, places in zip(
+            asked, told["input_ids"], told["offset_mapping"], strict=True
+        )
     )
     return [[next(examples) for _ in seen.turns] for seen in pictures]
 
@@ -210,34 +279,45 @@ def place(ids: list[int], image_token: int, grid: tuple[int, int]) -> torch.Tens
 def pack(pictures: list[Seen], tokenizer: Any, multiple: int = 8) -> dict:
     """Return one batch of pictures of one size, with all their questions.
 
-    `input_ids`, `labels` and `real` are (rows, tokens), `position_ids` is (3, rows,
-    tokens), `attention_mask` (rows, 1, tokens, tokens) and `patches` (rows, patches,
-    numbers); `grid` holds the rows and columns of image tokens.
+    `input_ids`, `labels`, `real` and `weights` are (rows, tokens), `position_ids` is
+    (3, rows, tokens), `attention_mask` (rows, 1, tokens, tokens), `looks` (rows,
+    tokens, image tokens) and `patches` (rows, patches, numbers); `grid` holds the rows
+    and columns of image tokens. Every answer has the same weight, however long: a title
+    is one token among a hundred, and was never learnt.
     """
     shown = _shown(pictures)
     grid = tuple(shown["grid"].tolist())
     head = _before(tokenizer, grid[0] * grid[1])
     first = place(head, tokenizer.convert_tokens_to_ids(PAD), grid)
     written = write(pictures, tokenizer)
-    sizes = [len(head) + sum(len(b.ids) for b in rest) for rest in written]
+    sizes = [len(head) + sum(len(b.example.ids) for b in rest) for rest in written]
     length = multiple * -(-max(sizes) // multiple)
     count = len(pictures)
     ids = torch.full((count, length), tokenizer.pad_token_id)
     labels = torch.full((count, length), IGNORE)
     positions = torch.zeros((3, count, length), dtype=torch.long)
     owner = torch.full((count, length), -1)  # 0 the picture, then one a question
+    looks = torch.zeros((count, length, grid[0] * grid[1]), dtype=torch.bool)
+    weights = torch.zeros((count, length))
     after = int(first.max()) + 1
     ids[:, : len(head)] = torch.tensor(head)
     positions[:, :, : len(head)] = first[:, None]
     owner[:, : len(head)] = 0
     for row, branches in enumerate(written):
         used = len(head)
-        for number, branch in enumerate(branches, start=1):
+        for number, (branch, places) in enumerate(branches, start=1):
             size = len(branch.ids)
+            at = used + size - len(places) - 1  # a token is read where it is foretold
+            for look in pictures[row].looks[number - 1]:
+                cells = [y * grid[1] + x for y, x in look.cells]
+                for n, (start, end) in enumerate(places):
+                    if max(start, look.start) < min(end, look.end):
+                        looks[row, at + n, cells] = True
             here = slice(used, used + size)
             ids[row, here] = torch.tensor(branch.ids)
             learnt = torch.tensor(branch.learnt)
             labels[row, here] = torch.where(learnt, ids[row, here], IGNORE)
+            weights[row, here] = learnt / len(places)
             positions[:, row, here] = torch.arange(after, after + size)
             owner[row, here] = number
             used += size
@@ -249,6 +329,8 @@ def pack(pictures: list[Seen], tokenizer: Any, multiple: int = 8) -> dict:
         "position_ids": positions,
         "real": owner >= 0,
         "attention_mask": (shared & causal)[:, None],
+        "looks": looks,
+        "weights": weights * (labels != IGNORE).sum() / weights.sum(),
         **shown,
     }
 
@@ -322,16 +404,36 @@ def _attend(attention, hidden, cos, sin, mask) -> torch.Tensor:
     return attention.proj((weights @ value).transpose(1, 2).flatten(2))
 
 
-def add_thing_embeddings(model) -> None:
+def add_thing_embeddings(model, tokenizer) -> None:
     """Give the model an embedding of every thing of PARTS, for the training alone.
 
     They are kept with the run, but are no part of the model: its `state_dict`, and so
-    its checkpoint, is without them. As embeddings they are left to AdamW.
+    its checkpoint, is without them. As embeddings they are left to AdamW. A text or
+    colour that is one token has that token's own embedding in their place: what is
+    printed and what is written are then one thing, to be copied and to be found.
     """
     width = model.config.text_config.hidden_size
-    model.thing_embeddings = torch.nn.Embedding(sum(map(len, PARTS.values())), width)
+    names = token_names(tokenizer)
+    model.thing_embeddings = torch.nn.Embedding(len(names), width)
     torch.nn.init.normal_(model.thing_embeddings.weight, std=0.02)
+    model.register_buffer("thing_names", names, persistent=False)
     model.register_state_dict_post_hook(_without_thing_embeddings)
+
+
+def token_names(tokenizer) -> torch.Tensor:
+    """Return which tokens name a thing by themselves: 0 or 1, (things, vocabulary).
+
+    A name at the start of a text and one after a space are two tokens; most things
+    have both.
+    """
+    things = [(part, thing) for part, all in PARTS.items() for thing in all]
+    names = torch.zeros(len(things), len(tokenizer))
+    for n, (part, thing) in enumerate(things):
+        if thing and part in ("text", "colour"):
+            for ids in tokenizer([thing, f" {thing}"])["input_ids"]:
+                if len(ids) == 1:
+                    names[n, ids[0]] = 1
+    return names
 
 
 def _without_thing_embeddings(model, state, prefix, metadata) -> None:
@@ -340,7 +442,11 @@ def _without_thing_embeddings(model, state, prefix, metadata) -> None:
 
 def score_things(model, features: torch.Tensor) -> list[torch.Tensor]:
     """Return the scores of the things of each part, (images, tokens, things)."""
-    scores = F.linear(features, model.thing_embeddings.weight)
+    names = model.thing_names
+    tokens = model.get_input_embeddings().weight[: names.shape[1]]
+    named = names.any(1, keepdim=True)
+    known = torch.where(named, names @ tokens, model.thing_embeddings.weight)
+    scores = F.linear(features, known)
     return list(scores.split([len(part) for part in PARTS.values()], dim=-1))
 
 
@@ -382,6 +488,8 @@ def _keep_products_small(model) -> None:
 
 
 SEEING = 0.5  # weight of what the image tokens stand for, beside the text's losses
+LOOKING = 0.3  # and of where the text is read
+LOOKING_LAYER, LOOKING_HEADS = 2, 3  # where attention is told so: three of six heads
 
 
 def losses(model, forward, packed: dict) -> tuple[torch.Tensor, torch.Tensor]:
@@ -398,14 +506,21 @@ def losses(model, forward, packed: dict) -> tuple[torch.Tensor, torch.Tensor]:
         seeing = seeing_loss(model, features, packed["things"])
         if "input_ids" not in packed:  # the language model is not trained yet
             return seeing, seeing.new_zeros(())
-        loss = reading_loss(model, forward, features, packed)
+        loss, looking = reading_loss(model, forward, features, packed)
     # subtle: the trainer divides the first by the learnt tokens, and takes BALANCE
     # times the second.
-    return loss, SEEING * seeing / packed["things"].count_nonzero() / BALANCE
+    seeing = SEEING * seeing / packed["things"].count_nonzero()
+    return loss, (seeing + LOOKING * looking) / BALANCE
 
 
-def reading_loss(model, forward, features: torch.Tensor, packed: dict) -> torch.Tensor:
-    """Return the sum of the cross-entropies of the answers' tokens."""
+def reading_loss(
+    model, forward, features: torch.Tensor, packed: dict
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weighed cross-entropies of the answers' tokens, and that of looking.
+
+    Looking is the mean over what is read in the picture of -log of the attention that
+    three heads of the third layer pay to the image tokens where it stands.
+    """
     labels = packed["labels"][:, 1:]
     learnt = labels != IGNORE
     precision = fast_precision(model.device)
@@ -419,6 +534,16 @@ def reading_loss(model, forward, features: torch.Tensor, packed: dict) -> torch.
         attention_mask=mask,
         position_ids=packed["position_ids"],
         use_cache=False,
+        output_attentions=True,
     )
     logits = model.lm_head(output.last_hidden_state[:, :-1][learnt])
-    return F.cross_entropy(logits.float(), labels[learnt], reduction="sum")
+    each = F.cross_entropy(logits.float(), labels[learnt], reduction="none")
+    loss = (each * packed["weights"][:, 1:][learnt]).sum()
+    looks = packed["looks"]
+    if not looks.any():
+        return loss, loss.new_zeros(())
+    first = int(is_image[0].nonzero()[0])
+    paid = output.attentions[LOOKING_LAYER][:, :LOOKING_HEADS, :, first:]
+    right = (paid[..., : looks.shape[-1]].float() * looks[:, None]).sum(-1)
+    looked = right.transpose(1, 2)[looks.any(-1)]
+    return loss, -looked.clamp_min(1e-6).log().mean()

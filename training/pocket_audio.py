@@ -26,10 +26,11 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from qwen_course import media
 from qwen_course.audio import RATE
 from qwen_course.tasks import spoken_digits, tones
 from qwen_course.tasks.problem import Problem, draw
-from qwen_course.tasks.spoken_digits import SECONDS, add_noise, ask, compose
+from qwen_course.tasks.spoken_digits import SECONDS, add_noise, compose
 from qwen_course.vocabulary import read_template
 from training import measure_audio, speech
 from training import tokenizer as tokenizers
@@ -294,7 +295,7 @@ def parts_of(
 
     <|AUDIO|> stands there once for every audio token, as the processor repeats it.
     """
-    first = [ask(samples, questions[0].question)]
+    first = [media.question("audio", samples, questions[0].question)]
     talk: list[dict[str, Any]] = []
     parts, rendered = [], ""
     for number, problem in enumerate(questions):

@@ -56,14 +56,26 @@ SEEING = Recipe(
 )
 # Then to answer.
 FULL = Recipe(
-    steps=5600,
+    steps=4200,
     seed=2,
     rows=(Rows(18, 224),),
     muon_lr=0.015,
     adamw_lr=2e-3,
-    decay_share=0.6,
+    decay_share=0.5,
     evaluate_every=700,
     mix=Pictures(growing=0.1),
+)
+# More questions about each, with a falling rate.
+PRACTICE = replace(
+    FULL,
+    steps=3500,
+    seed=3,
+    rows=(Rows(16, 288),),
+    muon_lr=0.014,
+    adamw_lr=1.8e-3,
+    decay_share=0.85,
+    evaluate_every=500,
+    mix=Pictures(words=0.3, questions=8),
 )
 QUICK = replace(FULL, steps=60, rows=(Rows(8, 128),), warm_up=10, evaluate_every=60)
 
@@ -145,7 +157,8 @@ def shape(processor) -> Qwen2_5_VLConfig:
 def build(processor) -> Qwen2_5_VLForConditionalGeneration:
     """Return the untrained model."""
     model = Qwen2_5_VLForConditionalGeneration(shape(processor))
-    pictures.add_thing_embeddings(model)
+    pictures.add_thing_embeddings(model, processor.tokenizer)
+    model.set_attn_implementation("eager")  # the only one that shows where it looks
     return model
 
 
@@ -221,7 +234,7 @@ PLAN = Plan(
     "pocket-vl",
     make_processor,
     build,
-    {"seeing": SEEING, "main": FULL},
+    {"seeing": SEEING, "main": FULL, "practice": PRACTICE},
     QUICK,
     held_out_accuracy,
     compiled=False,  # the pictures of a step have one of two sizes

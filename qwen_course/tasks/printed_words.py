@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from qwen_course import media
 from qwen_course.errors import suggest
 from qwen_course.tasks.charts import drawing
 from qwen_course.tasks.charts.drawing import CELL, LINE, SIZES, THEMES, Text
@@ -173,11 +174,7 @@ class WordProblem(Problem):
     @property
     def prompt(self) -> list[dict[str, Any]]:
         """The messages to send: one user turn, the picture and then the question."""
-        content = [
-            {"type": "image", "image": self.image},
-            {"type": "text", "text": self.question},
-        ]
-        return [{"role": "user", "content": content}]
+        return [media.question("image", self.image, self.question)]
 
     def grade(self, answer: str) -> bool:
         """Return whether every letter is right; capitals do not matter."""

@@ -98,6 +98,20 @@ def holds(answer: str, fact: str) -> bool:
     return re.search(pattern, answer.casefold()) is not None
 
 
+def put_around(
+    question: str, rng: random.Random, openings: Sequence[str], endings: Sequence[str]
+) -> str:
+    """Return a training question with an opening, an ending, both, or as it is.
+
+    A model that has seen too few first words takes an unknown one for another problem.
+    """
+    if rng.random() < 0.25:
+        question = rng.choice(openings) + question
+    if rng.random() < 0.2 and question.endswith((".", "?")):
+        question += rng.choice(endings)
+    return question
+
+
 def split_of(content: tuple) -> str:
     """Return "train" or "test" for a content, from a hash of the content itself.
 

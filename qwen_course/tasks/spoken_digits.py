@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from qwen_course import media
 from qwen_course.audio import RATE
 from qwen_course.errors import suggest
 from qwen_course.tasks.problem import Problem, distinct
@@ -110,19 +111,13 @@ class ClipProblem(Problem):
     @property
     def prompt(self) -> list[dict[str, Any]]:
         """The message to send: the clip, then the question."""
-        return [ask(self.samples, self.question)]
+        return [media.question("audio", self.samples, self.question)]
 
     def grade(self, answer: str) -> bool:
         """Return whether all digits are right, or the last number for count and sum."""
         if self.kind == "transcribe":
             return digits_in(answer) == self.content[1]
         return super().grade(answer)
-
-
-def ask(samples: np.ndarray, question: str) -> dict[str, Any]:
-    """Return the message that asks a question about a clip of samples (n,)."""
-    clip = {"type": "audio", "audio": samples}
-    return {"role": "user", "content": [clip, {"type": "text", "text": question}]}
 
 
 def digits_in(answer: str) -> str:

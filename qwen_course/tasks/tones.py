@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from qwen_course import media
 from qwen_course.audio import RATE
 from qwen_course.tasks.problem import Problem, distinct
-from qwen_course.tasks.spoken_digits import Wordings, ask, compose
+from qwen_course.tasks.spoken_digits import Wordings, compose
 
 SKILL = "tones"
 KINDS = ("transcribe", "count")
@@ -66,7 +67,7 @@ class ToneProblem(Problem):
     @property
     def prompt(self) -> list[dict[str, Any]]:
         """The message to send: the clip, then the question."""
-        return [ask(self.samples, self.question)]
+        return [media.question("audio", self.samples, self.question)]
 
     def grade(self, answer: str) -> bool:
         """Return whether all tones are right, or their number."""

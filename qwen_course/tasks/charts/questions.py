@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from qwen_course import media
 from qwen_course.errors import suggest
 from qwen_course.tasks.charts.chart import (
     QUARTERS,
@@ -273,11 +274,7 @@ class ChartProblem(Problem):
     @property
     def prompt(self) -> list[dict[str, Any]]:
         """The messages to send: one user turn, the picture and then the question."""
-        content = [
-            {"type": "image", "image": self.image},
-            {"type": "text", "text": self.question},
-        ]
-        return [{"role": "user", "content": content}]
+        return [media.question("image", self.image, self.question)]
 
     def grade(self, answer: str) -> bool:
         """Return whether every label and number that was asked for is right, in order.

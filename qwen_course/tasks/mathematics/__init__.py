@@ -98,7 +98,7 @@ def word(
     side = split_of(("polynomial", *worked.content[1:]) if _is_calculus(worked)
                     else worked.content)  # fmt: skip
     new = side == "test" and rng.random() < 0.5
-    wording = rng.choice((wordings.TEST if new else wordings.TRAIN)[_words(worked)])
+    wording = wordings.choose(_words(worked), rng, side, new)
     name = rng.choice(NAMES) if "{name}" in wording else "f"
     wording = wording.replace("{name}", name)
     terms = wording.startswith("!") and not tools

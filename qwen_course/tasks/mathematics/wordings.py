@@ -4,7 +4,11 @@
 A wording that begins with "!" asks for the derivative term by term as well.
 """
 
+import itertools
 import random
+from collections.abc import Iterator, Sequence
+
+from qwen_course.tasks.problem import put_around
 
 # What people write around a question. Only training has it: a model that has seen too
 # few first words takes an unknown one for another kind of problem.
@@ -227,10 +231,173 @@ TEST: dict[str, tuple[str, ...]] = {
 }
 
 
+def _composed(*parts: Sequence[str]) -> Iterator[str]:
+    """Make a wording of each choice from these parts, as a sentence."""
+    for chosen in itertools.product(*parts):
+        text = "".join(chosen)
+        asks = text.removeprefix("!").startswith(("Can ", "Could ", "How ", "What "))
+        yield text if text.endswith((".", "?")) else text + ("?" if asks else ".")
+
+
+_WISHES = (
+    "Find", "Compute", "Calculate", "Determine", "Work out", "Give", "Give me",
+    "Tell me", "Write down", "Show me", "State", "I need", "I am looking for",
+    "Please compute", "Please work out", "Can you find", "Could you work out",
+    "Help me find", "I want to know", "Let us find",
+)  # fmt: skip
+_TO_SOLVE = (
+    "Solve", "Please solve", "Can you solve", "Could you solve", "Help me solve",
+    "Let us solve", "I have to solve", "Try to solve", "How do I solve", "Now solve",
+)  # fmt: skip
+_FUNCTIONS = (
+    " {poly}", " {name}(x){is_}{poly}", " the function {name}(x){is_}{poly}",
+    " the polynomial {poly}", " y{is_}{poly}",
+)  # fmt: skip
+_GIVEN = (
+    " if {name}(x){is_}{poly}", " when {name}(x){is_}{poly}",
+    " where {name}(x){is_}{poly}", " given that {name}(x){is_}{poly}",
+)  # fmt: skip
+_EQUATIONS = (
+    " {equation}", " the equation {equation}", " for x: {equation}",
+    " this: {equation}", " {equation} for x", " this equation: {equation}",
+)  # fmt: skip
+_UNDER = (
+    ": {equation}", " if {equation}", " when {equation}", " from {equation}",
+    " such that {equation}", " with {equation}",
+)  # fmt: skip
+_GROWING = (
+    "A village has {n} inhabitants", "A library has {n} books",
+    "A school has {n} pupils", "A herd has {n} animals",
+    "A shop has {n} customers", "A city has {n} cars",
+    "An orchard has {n} trees", "A channel has {n} viewers",
+)  # fmt: skip
+_AMOUNTS = (
+    "A fund holds {n} euros", "A debt is {n} euros", "The rent is {n} euros",
+    "A budget is {n} euros",
+)  # fmt: skip
+_LATER = (
+    " What is the number in {t} years?", " How large is it {t} years later?",
+    " Compute the number after {t} years.", " And after {t} years?",
+)  # fmt: skip
+_DOUBLING = (
+    "A pond holds {n} algae", "A file has {n} lines", "A sample has {n} yeast cells",
+    "A rumour has reached {n} people", "A chain letter has {n} readers",
+)  # fmt: skip
+_DOUBLES = (
+    ". That doubles every {e} UNIT.", " and doubles in {e} UNIT.",
+    ", twice as many every {e} UNIT.", ". It takes {e} UNIT to double.",
+)  # fmt: skip
+_UNITS = ("days", "hours", "weeks", "months", "years")
+
+
+def _in_units(*asked: str) -> tuple[str, ...]:
+    """Return these questions about what doubles, in each unit of time."""
+    texts = list(_composed(_DOUBLING, _DOUBLES, asked))
+    return tuple(text.replace("UNIT", unit) for unit in _UNITS for text in texts)
+
+
+# Many more, put together of parts. Half of the training questions have them: with only
+# two dozen to a kind the model knew them by heart, and took new ones for another kind.
+COMPOSED: dict[str, tuple[str, ...]] = {
+    "derivative": (
+        *_composed(
+            _WISHES,
+            (" the derivative of", " the first derivative of", " the slope of"),
+            _FUNCTIONS,
+        ),
+        *_composed(_WISHES, (" {name}'(x)", " the derivative"), _GIVEN),
+        *_composed(
+            ("Differentiate", "Now differentiate", "Can you differentiate",
+             "How do I differentiate", "I have to differentiate",
+             "Let us differentiate", "Take the derivative of",
+             "What does one get by differentiating"),
+            _FUNCTIONS,
+            ("", " term by term", " with the power rule", " with respect to x"),
+        ),
+    ),
+    "critical": (
+        *_composed(
+            _WISHES,
+            (" the critical points of", " all critical points of", " the extrema of",
+             " the stationary points of", " the turning points of",
+             " every maximum and minimum of", " the zeros of the derivative of",
+             " where the slope is zero on", " the x with a horizontal tangent to",
+             " all maxima and minima of", " which x make the slope zero for"),
+            _FUNCTIONS,
+        ),
+        *_composed(
+            _WISHES,
+            (" each x with {name}'(x) = 0", " where {name}'(x) is zero",
+             " where the derivative vanishes", " the x at which the slope is 0",
+             " for which x the derivative equals zero"),
+            _GIVEN,
+        ),
+        *_composed(
+            ("!Differentiate", "!Take the derivative of", "!Find the derivative of",
+             "!Compute the derivative of", "!Work out the derivative of"),
+            _FUNCTIONS,
+            (" and then determine the critical points", ". Then look for the extrema",
+             ", then tell me where it is zero", ". Where is it zero?",
+             " and use it to find the critical points"),
+        ),
+    ),
+    "linear equation": (
+        *_composed(_TO_SOLVE, _EQUATIONS),
+        *_composed(
+            _WISHES, (" x", " the value of x", " the solution", " the number x"), _UNDER
+        ),
+    ),
+    "quadratic equation": (
+        *_composed(_TO_SOLVE, _EQUATIONS),
+        *_composed(
+            _WISHES,
+            (" x", " all x", " the solutions", " every real solution", " both roots"),
+            _UNDER,
+        ),
+    ),
+    "growth": tuple(
+        _composed(
+            (*_GROWING, *_AMOUNTS),
+            (". It grows by {p}% every year.", " and increases by {p}% annually.",
+             ", {p}% more each year.", ". Each year it is {p}% more.",
+             " and gains {p}% a year."),
+            _LATER,
+        )
+    ),
+    "loss": tuple(
+        _composed(
+            (*_GROWING, *_AMOUNTS),
+            (". It falls by {p}% every year.", " and decreases by {p}% annually.",
+             ", {p}% less each year.", ". Each year it is {p}% less.",
+             " and loses {p}% a year."),
+            _LATER,
+        )
+    ),
+    "doubling": _in_units(
+        " How many is that after {t} UNIT?", " What is it {t} UNIT later?",
+        " Compute the number after {t} UNIT.",
+    ),
+    "doubling time": _in_units(
+        " After how many UNIT are there {g}?", " When is the number {g}?",
+        " How many UNIT does it take to get {g}?",
+    ),
+}  # fmt: skip
+COMPOSED = {
+    kind: tuple(text for text in texts if text not in TEST[kind])
+    for kind, texts in COMPOSED.items()
+}
+
+
+def choose(kind: str, rng: random.Random, side: str, new: bool) -> str:
+    """Draw a wording of a kind: a `new` one of the test, or one that is trained.
+
+    Only training has the composed ones; a test in known words asks in those above.
+    """
+    if side == "train" and rng.random() < 0.5:
+        return rng.choice(COMPOSED[kind])
+    return rng.choice((TEST if new else TRAIN)[kind])
+
+
 def dress(question: str, rng: random.Random) -> str:
     """Put words around a question, or none: an opening, an ending, or both."""
-    if rng.random() < 0.25:
-        question = rng.choice(OPENINGS) + question
-    if rng.random() < 0.2 and question.endswith((".", "?")):
-        question += rng.choice(ENDINGS)
-    return question
+    return put_around(question, rng, OPENINGS, ENDINGS)
