@@ -308,11 +308,8 @@ def pack(pictures: list[Seen], tokenizer: Any, multiple: int = 8) -> dict:
         for number, (branch, places) in enumerate(branches, start=1):
             size = len(branch.ids)
             at = used + size - len(places) - 1  # a token is read where it is foretold
-            for look in pictures[row].looks[number - 1]:
-                cells = [y * grid[1] + x for y, x in look.cells]
-                for n, (start, end) in enumerate(places):
-                    if max(start, look.start) < min(end, look.end):
-                        looks[row, at + n, cells] = True
+            read = _reads(pictures[row].looks[number - 1], places, grid)
+            looks[row, at : at + len(places)] = read
             here = slice(used, used + size)
             ids[row, here] = torch.tensor(branch.ids)
             learnt = torch.tensor(branch.learnt)
@@ -333,6 +330,19 @@ def pack(pictures: list[Seen], tokenizer: Any, multiple: int = 8) -> dict:
         "weights": weights * (labels != IGNORE).sum() / weights.sum(),
         **shown,
     }
+
+
+def _reads(
+    looks: list[Look], places: list[tuple[int, int]], grid: tuple[int, int]
+) -> torch.Tensor:
+    """Return which image tokens each token of an answer is read from, as booleans."""
+    read = torch.zeros((len(places), *grid), dtype=torch.bool)
+    for look in looks:
+        for n, (start, end) in enumerate(places):
+            if max(start, look.start) < min(end, look.end):
+                for row, column in look.cells:
+                    read[n, row, column] = True
+    return read.flatten(1)
 
 
 def _shown(pictures: list[Seen]) -> dict:
