@@ -13,9 +13,10 @@ row that is there already, from this machine, is not measured again: `--again` d
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from qwen_course import precision_costs, quantization
+from qwen_course import loading, precision_costs
 from qwen_course.benchmark import (
     Measurement,
     Measurements,
@@ -27,7 +28,7 @@ from qwen_course.benchmark import (
     random_checkpoint,
 )
 
-DATA = Path(quantization.__file__).parent / "data" / "measured"
+DATA = Path(loading.__file__).parent / "data" / "measured"
 SPEED, ACCURACY = DATA / "precisions.json", DATA / "accuracy.json"
 BANDWIDTH = Path(__file__).parent / "bandwidth.json"
 MODELS = ("pocket-qwen3", "Qwen3-0.6B", "Qwen3-1.7B")
@@ -47,19 +48,24 @@ def key(row: Measurement) -> tuple:
     return (row.model, row.precision, row.prompt_tokens, in_words(row.machine))
 
 
-def measure(models, precisions, how: dict, again: bool) -> None:
-    """Measure each model at each precision; keep every row as soon as it is there."""
+def measure(models, precisions, how: dict, again: bool, times: bool = True) -> None:
+    """Measure each model at each precision; keep every row as soon as it is there.
+
+    Without `times` only memory is kept.
+    """
     rows = Measurements.read(SPEED) if SPEED.exists() else Measurements()
     here = in_words(machine())
     for model in models:
         for precision in precisions:
             wanted = (model, precision, how["prompt_tokens"], here)
-            if reason := quantization.why_not(precision):
+            if reason := loading.why_not(precision):
                 print(f"{precision}: not here: {reason}")
                 continue
             if wanted in map(key, rows) and not again:
                 continue
             row = benchmark(folder_of(model), precision, name=model, **how)
+            if not times:
+                row = replace(row, first_token_seconds=(), tokens_per_second=())
             rows = Measurements([r for r in rows if key(r) != wanted] + [row])
             rows.sort(key=lambda r: (MODELS.index(r.model), r.prompt_tokens))
             rows.save(SPEED)
@@ -85,11 +91,15 @@ def speed(options: argparse.Namespace) -> None:
 
 
 def memory(options: argparse.Namespace) -> None:
-    """Measure the peak with long contexts, and hold it against the estimate."""
+    """Measure the peak with long contexts, and hold it against the estimate.
+
+    Its one run of four tokens is no measurement of speed, and no time of it is kept: so
+    it is the one part that may run beside other work.
+    """
     models = [model for model in options.models if not model.startswith("pocket-")]
     for context in options.contexts:
         how = {**LONG, "prompt_tokens": context - LONG["new_tokens"]}
-        measure(models, options.precisions, how, options.again)
+        measure(models, options.precisions, how, options.again, times=False)
     print(against_estimate(Measurements.read(SPEED)))
 
 

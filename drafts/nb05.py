@@ -97,7 +97,7 @@ Take one weight matrix out of the model and look at its numbers.
 code("load", '''
 import torch
 
-from qwen_course import quantization
+from qwen_course import loading, quantization
 
 device = "cuda" if torch.cuda.is_available() else "cpu"  # no quantizing on a Mac's GPU
 model, tokenizer = qc.load(device=device)
@@ -327,26 +327,26 @@ each product: stored in 4 bits, computed in 16 or 32.
 `qc.load` packs this. How large is the model now?
 """)
 code("sizes", '''
-from qwen_course.meters import storage_bytes
+from qwen_course import meters
 
 linear = sum(part.weight.numel() for part in quantization.linear_layers(model).values())
 print(f"in linear layers: {linear / model.num_parameters():.0%} of the weights")
 for precision in ("fp32", "bf16", "int8", "nf4-single", "nf4"):
-    if reason := quantization.why_not(precision, device):
+    if reason := loading.why_not(precision, device):
         print(f"{precision:10} not here: {reason}")
         continue
-    loaded, _ = quantization.load(precision=precision, device=device)
-    print(f"{precision:10} {qc.memory.gib(storage_bytes(loaded))}")
+    loaded, _ = qc.load(precision=precision, device=device)
+    print(f"{precision:10} {qc.memory.gib(meters.storage_bytes(loaded))}")
 ''')
 md("sizes-read", """
 From bf16 to 4 bits is a quarter only for what is quantized. A small model is mostly table, so it
-gains least: the same that you saw for the 0.6B. (`storage_bytes` counts the memory behind every
+gains least: the same that you saw for the 0.6B. (`meters.storage_bytes` counts the memory behind every
 tensor, scales too. `get_memory_footprint` of transformers does not see the scales of some
 libraries.)
 """)
 code("more-precisions", '''
-for precision in quantization.PRECISIONS:
-    print(f"{precision:13} {quantization.why_not(precision, device) or 'runs here'}")
+for precision in loading.PRECISIONS:
+    print(f"{precision:13} {loading.why_not(precision, device) or 'runs here'}")
 ''')
 md("more-precisions-read", """
 What your machine lacks says why. The lesson goes on without it, here and below.
@@ -441,8 +441,8 @@ fives = qc.tasks.sums.problems(3 * many, seed=6, count=5)
 budgets = (32, 48, 64, 96)
 versions = {"full": model, "3 bits": quantization.rounded(model, bits=3)}
 for precision in ("int8", "nf4"):
-    if quantization.why_not(precision, device) is None:
-        versions[precision], _ = quantization.load(precision=precision, device=device)
+    if loading.why_not(precision, device) is None:
+        versions[precision], _ = qc.load(precision=precision, device=device)
 curves = {}
 for name, version in versions.items():
     curves[name] = [
@@ -536,7 +536,7 @@ folder = random_checkpoint("Qwen3-0.6B", layers=layers)
 
 rows = Measurements()
 for precision in ("bf16", "int8", "nf4"):
-    if quantization.why_not(precision, device) is None:
+    if loading.why_not(precision, device) is None:
         rows.append(
             benchmark(folder, precision, new_tokens=16, repeats=3, device=device)
         )
@@ -561,7 +561,7 @@ whole = stored("precisions")
 Measurements(
     row
     for row in whole
-    if row.model != "pocket-qwen3" and row.prompt_tokens < 100 and row.device == "cpu"
+    if row.tokens_per_second and row.model != "pocket-qwen3" and row.device == "cpu"
 )
 ''')
 md("speed-stored-read", """
@@ -638,7 +638,7 @@ for name, make in list(caches.items()):
         del caches[name]
         continue
     ids = model.generate(**inputs, past_key_values=cache, max_new_tokens=64, **greedy)
-    size = quantization.cache_bytes(cache) / cache.get_seq_length()
+    size = meters.cache_bytes(cache) / cache.get_seq_length()
     text = tokenizer.decode(ids[0], skip_special_tokens=True)
     print(f"{name:19} {size:6.0f} bytes a token  ...{text[-20:]!r}")
 ''')
@@ -740,7 +740,7 @@ import tempfile
 from pathlib import Path
 
 folder = Path(tempfile.mkdtemp())
-quantized, _ = quantization.load(precision="nf4", device=device)
+quantized, _ = qc.load(precision="nf4", device=device)
 size = quantization.export(quantized, tokenizer, folder)  # before its first use
 print(f"{size / 2**20:.1f} MiB of weights")
 method = quantized.config.quantization_config.quant_method.value
@@ -757,7 +757,7 @@ quantization, the scales come out in the wrong order, and no error says so. So: 
 then use. What would the check say?
 """)
 code("export-check", '''
-used, _ = quantization.load(precision="nf4-single", device=device)
+used, _ = qc.load(precision="nf4-single", device=device)
 qc.chat(used, tokenizer, "What is 38 + 47?", sampling="greedy")
 try:
     quantization.export(used, tokenizer, folder / "again")
@@ -807,7 +807,7 @@ md("mistakes", """
 | a quantized model as large as before | `llm_int8_has_fp16_weight=True` keeps 16-bit weights, for training | leave it out |
 | a model hardly smaller in 4 bits | it is mostly table, which stays in 16 bits | count first: `qc.memory.estimate` |
 | 4 bits slower than 16 | the weights are turned back before each product | an engine that computes in 4 bits, lesson 06 |
-| a thousand lines "inputs will be cast" | bitsandbytes int8 warns at each product | `quantization.load` silences it |
+| a thousand lines "inputs will be cast" | bitsandbytes int8 warns at each product | `qc.load` silences it |
 | `ImportError: ... optimum-quanto` | `cache_implementation="quantized"` takes it by default | `QuantizedCache("fp8", config)`, section 6 |
 | nonsense after saving and loading 4 bits | saved after the first use, without double quantization | save first, section 8 |
 | an answer that repeats my question | the prompt was removed as text | slice by tokens, section 7 |

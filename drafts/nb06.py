@@ -23,7 +23,7 @@ import time
 
 import torch
 
-from qwen_course import inference
+from qwen_course import inference, meters
 
 model, tokenizer = qc.load()
 repeats = 3  # of every measurement; raise it for steadier numbers
@@ -172,7 +172,7 @@ print("layers:", len(ours), "  keys of layer 0:", tuple(keys.shape))
 size = qc.memory.dimensions(model.config)
 each = qc.memory.kv_cache_bytes(size, 1, keys.element_size())
 print("bytes for one token by the formula:", each)
-whole = inference.cache_bytes(ours)
+whole = meters.cache_bytes(ours)
 print("bytes in the dictionary, by token: ", whole // keys.shape[2])
 ''')
 md("inside-read", """
@@ -708,7 +708,7 @@ md("part-engines", """
 
 transformers is made to be read and changed. An **engine** is made for nothing but running a model: the
 graph is fixed, kernels are fused, weights stay packed in 4 bits while they are used. This one is ONNX
-Runtime GenAI. Its packages are no part of the course, so the next cells may have nothing to show.
+Runtime GenAI. Where its packages are missing, the next cell says so and the rest goes on without it.
 """)
 code("engine", '''
 from qwen_course import engines

@@ -7,6 +7,7 @@ measured where it is: `benchmark(model)`.
 
 import html
 import json
+import math
 import shutil
 import statistics
 import subprocess
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_course import architecture, memory
+from qwen_course import architecture, loading, memory
 from qwen_course.chat import GREEDY
 from qwen_course.datafiles import data_file
 from qwen_course.meters import (
@@ -52,9 +53,10 @@ class Measurement:
     """One model at one precision on one machine; every list holds one number a run.
 
     `first_token_seconds` is prefill and the first token; `tokens_per_second` is the
-    decoding after it, all rows of the batch together. `step_bytes` is what one step of
-    decoding must read. Loading is known in a fresh process only: `base_bytes` is the
-    process before it. A device without an own memory has no `device_peak_bytes`.
+    decoding after it, all rows of the batch together; both are empty where only memory
+    was measured. `step_bytes` is what one step of decoding must read. Loading is known
+    in a fresh process only: `base_bytes` is the process before it. A device without an
+    own memory has no `device_peak_bytes`.
     """
 
     model: str
@@ -78,12 +80,12 @@ class Measurement:
     @property
     def first_token(self) -> float:
         """The median time to the first token, in seconds."""
-        return statistics.median(self.first_token_seconds)
+        return _median(self.first_token_seconds)
 
     @property
     def decode(self) -> float:
         """The median speed of decoding, in tokens a second."""
-        return statistics.median(self.tokens_per_second)
+        return _median(self.tokens_per_second)
 
     @property
     def peak_bytes(self) -> int | None:
@@ -121,6 +123,10 @@ class Measurement:
         return self.decode / self.limit(bandwidth)
 
 
+def _median(numbers: tuple[float, ...]) -> float:
+    return statistics.median(numbers) if numbers else math.nan
+
+
 class Measurements(Table[Measurement]):
     """Measurements as a table and a picture, kept as JSON."""
 
@@ -131,16 +137,16 @@ class Measurements(Table[Measurement]):
     def cells(self, item: Measurement) -> Row:
         """Return the medians, and how far the runs spread."""
         peak, load = item.peak_bytes, item.load_seconds
-        low, high = min(item.tokens_per_second), max(item.tokens_per_second)
+        speeds = item.tokens_per_second
         return (
             item.model,
             item.precision,
             memory.gib(item.weights_bytes),
             "-" if peak is None else memory.gib(peak),
             "-" if load is None else f"{load:.2f} s",
-            f"{item.first_token * 1000:.0f} ms",
-            f"{item.decode:.1f}",
-            f"{low:.1f} to {high:.1f}",
+            f"{item.first_token * 1000:.0f} ms" if speeds else "-",
+            f"{item.decode:.1f}" if speeds else "-",
+            f"{min(speeds):.1f} to {max(speeds):.1f}" if speeds else "-",
         )
 
     def __repr__(self) -> str:
@@ -169,8 +175,12 @@ class Measurements(Table[Measurement]):
         names = [f"{item.model}, {item.precision}" for item in self]
         rows = range(len(self))
         speeds = [item.decode for item in self]
-        lows = [item.decode - min(item.tokens_per_second) for item in self]
-        highs = [max(item.tokens_per_second) - item.decode for item in self]
+        lows = [
+            item.decode - min(item.tokens_per_second, default=math.nan) for item in self
+        ]
+        highs = [
+            max(item.tokens_per_second, default=math.nan) - item.decode for item in self
+        ]
         left.barh(rows, speeds, xerr=[lows, highs], color=colours, ecolor="grey",
                   capsize=3)  # fmt: skip
         if bandwidth:
@@ -252,10 +262,10 @@ def benchmark(
 ) -> Measurement:
     """Generate `new_tokens` after a random prompt, several times, and measure it.
 
-    `model` is a loaded model, or what `quantization.load` takes (None: the setting):
+    `model` is a loaded model, or what `qc.load` takes (None: the setting):
     then a fresh process loads it at `precision` on `device` and tells loading and peak
-    memory too. `threads`
-    are those of the CPU (None: as they are). `name` is shown in the table.
+    memory too. `threads` are those of the CPU (None: as they are). `name` is shown in
+    the table.
 
     Raises ValueError for numbers that are not positive, and for a model or a precision
     that cannot be loaded.
@@ -488,7 +498,7 @@ def _load_and_measure(model, precision, device, how) -> Measurement:
     _use_libraries_once()
     reset_peaks()
     base, started = process_bytes(), time.perf_counter()
-    loaded = quantization.load(model, precision, device)[0]  # without its tokenizer
+    loaded = loading.load(model, precision, device)[0]  # without its tokenizer
     seconds = time.perf_counter() - started
     peak = process_peak() - base
     leave_weight_files()

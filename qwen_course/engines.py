@@ -1,8 +1,8 @@
 """A real engine on the same weights: ONNX Runtime GenAI, a program made to run models.
 
 transformers is made to be read and changed; an engine is made to be fast. It needs the
-weights in a form of its own, which `export` writes once. Its packages are not part of
-the course: where they are missing, every function here says how to install them.
+weights in a form of its own, which `export` writes once. Where its packages are
+missing, every function here says how to install them.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ def why_not() -> str | None:
     if not missing:
         return None
     return (
-        f"the engine needs {' and '.join(missing)}, which the course does not install. "
+        f"the engine needs {' and '.join(missing)}, not installed here. "
         f"Type: python -m pip install {' '.join(missing)}"
     )
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-    from transformers.cache_utils import DynamicCache
 
 Cache = dict[int, tuple["torch.Tensor", "torch.Tensor"]]  # a layer: keys and values
 Propose = Callable[[list[int], int], list[int]]  # the text so far, how many to draft
@@ -215,21 +214,6 @@ def _causal(new: int, total: int, device) -> "torch.Tensor":
 def cached_tokens(cache: Cache) -> int:
     """Return how many tokens a cache holds."""
     return cache[0][0].shape[2] if cache else 0
-
-
-def cache_bytes(cache: "Cache | DynamicCache") -> int:
-    """Return the bytes of all keys and values, of a dictionary or of a library's cache.
-
-    Example:
-        cache_bytes(cache) == memory.kv_cache_bytes(size, tokens, 4)  ->  True
-    """
-    pairs: list[Any]
-    if isinstance(cache, dict):
-        pairs = list(cache.values())
-    else:
-        layers: list[Any] = cache.layers
-        pairs = [(layer.keys, layer.values) for layer in layers]
-    return sum(tensor.nbytes for pair in pairs for tensor in pair)
 
 
 # Many sequences: continuous batching

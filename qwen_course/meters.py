@@ -56,6 +56,25 @@ def plain_tensors(tensor: Any) -> Iterator["torch.Tensor"]:
         state = getattr(state, "state2", None)
 
 
+def cache_bytes(cache: Any) -> int:
+    """Return the bytes of every tensor that a KV cache keeps between two steps.
+
+    `cache` is one of transformers, or a dictionary of tensors as lesson 06 builds it.
+    """
+    kept = cache if isinstance(cache, dict) else [vars(one) for one in cache.layers]
+    return sum(tensor.nbytes for tensor in _tensors_in(kept))
+
+
+def _tensors_in(thing: Any) -> Iterator["torch.Tensor"]:
+    import torch
+
+    if isinstance(thing, torch.Tensor):
+        yield from plain_tensors(thing)
+    elif isinstance(thing, dict | list | tuple):
+        for part in thing.values() if isinstance(thing, dict) else thing:
+            yield from _tensors_in(part)
+
+
 def step_bytes(model: "PreTrainedModel", context: int = 0, batch: int = 1) -> int:
     """Return what one step of decoding must read: weights, and `context` cached tokens.
 

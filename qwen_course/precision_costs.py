@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_course import memory, quantization, tasks
+from qwen_course import loading, memory, tasks
 from qwen_course.benchmark import benchmark, machines
 from qwen_course.chat import left_pad
 from qwen_course.datafiles import data_file
@@ -252,9 +252,9 @@ def compare(
     """
     name, found = name or model_name(), Costs()
     for precision in precisions:
-        reason = quantization.why_not(precision)
+        reason = loading.why_not(precision)
         try:
-            loaded = None if reason else quantization.load(name, precision)
+            loaded = None if reason else loading.load(name, precision)
         except (ImportError, NotImplementedError, RuntimeError) as error:
             loaded, reason = None, str(error).splitlines()[0]  # also: out of memory
         if loaded is None:

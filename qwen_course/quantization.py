@@ -3,34 +3,18 @@
 import contextlib
 import copy
 import functools
-import importlib.util
-import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_course import loading
 from qwen_course.chat import chat
-from qwen_course.errors import suggest
-from qwen_course.meters import plain_tensors
 from qwen_course.processors import text_tokenizer
-from qwen_course.settings import model_name
 
 if TYPE_CHECKING:
     import torch
     from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
-
-# What `load` knows beyond `qc.load`: one scale for each 64 weights, not itself
-# quantized; and the weight-only methods of torchao.
-MORE = ("nf4-single", "torchao-int8", "torchao-int4")
-PRECISIONS = (*loading.PRECISIONS, *MORE)
-
-# bitsandbytes says at each product in 8 bits that it casts to fp16, and on some CPUs
-# that an optional kernel is not there: thousands of lines that would hide a real one.
-for _name in ("autograd._functions", "backends.cpu.ops"):
-    logging.getLogger(f"bitsandbytes.{_name}").setLevel(logging.ERROR)
 
 
 # By hand: from weights to whole numbers and back
@@ -230,78 +214,6 @@ def rounded(
     return result
 
 
-def why_not(precision: str, device: str | None = None) -> str | None:
-    """Return why this machine cannot load at a precision, or None when it can.
-
-    Example:
-        why_not("torchao-int4")  ->  'needs the package torchao; type: ...'
-    """
-    try:
-        _settings(precision, loading.choose_device(device), bundled=False)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def load(
-    name: str | Path | None = None, precision: str = "auto", device: str | None = None
-) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    """Return `(model, tokenizer)` as `qc.load` does, at a few more precisions.
-
-    "nf4-single" is NF4 without double quantization; "torchao-int8" and "torchao-int4"
-    are the weight-only methods of torchao, in groups of 32 for 4 bits. Raises
-    ValueError, with the reason, for a precision this machine cannot do.
-
-    Example:
-        model, tokenizer = load("pocket-qwen3", "nf4-single")
-    """
-    if precision in loading.PRECISIONS:
-        return loading.load(str(name) if name else None, precision, device)
-    device = loading.choose_device(device)
-    name = str(name) if name else model_name()
-    source, bundled = loading.locate(name)
-    settings = _settings(precision, device, bundled)
-    return loading._from_pretrained(name, source, device, settings)
-
-
-def _settings(precision: str, device: str, bundled: bool) -> dict[str, Any]:
-    if precision not in PRECISIONS:
-        near = suggest(str(precision), PRECISIONS)
-        raise ValueError(
-            f'precision "{precision}" is not one of {", ".join(PRECISIONS)}.{near}'
-        )
-    if precision in loading.PRECISIONS:
-        return loading.precision_settings(precision, device, bundled)
-    if precision == "nf4-single":
-        settings = loading.precision_settings("nf4", device, bundled)
-        settings["quantization_config"].bnb_4bit_use_double_quant = False
-        return settings
-    return _torchao_settings(precision, device, bundled)
-
-
-def _torchao_settings(precision: str, device: str, bundled: bool) -> dict[str, Any]:
-    if importlib.util.find_spec("torchao") is None:
-        raise ValueError(
-            f'precision "{precision}" needs the package torchao, which is not '
-            "installed. Type: python -m pip install torchao"
-        )
-    if precision == "torchao-int4" and not device.startswith("cuda"):
-        raise ValueError(
-            'precision "torchao-int4" has no fast product on this device: torchao '
-            'brings it for NVIDIA GPUs. Use precision="nf4".'
-        )
-    from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
-    from transformers import TorchAoConfig
-
-    kind = (
-        Int8WeightOnlyConfig()
-        if precision == "torchao-int8"
-        else Int4WeightOnlyConfig(group_size=32)
-    )
-    fast = loading.precision_settings("auto", device, bundled)
-    return {**fast, "quantization_config": TorchAoConfig(kind)}
-
-
 def import_libraries(precision: str) -> None:
     """Import what loading at a precision needs, so that loading alone is timed."""
     import torch  # noqa: F401
@@ -396,23 +308,6 @@ def quantized_cache(bits: int = 8, group: int | None = None) -> "Cache":
         return values.flatten(-2).to(like.dtype)
 
     return Cache(layer_class_to_replicate=Layer)
-
-
-def cache_bytes(cache: Any) -> int:
-    """Return the bytes of every tensor that a KV cache keeps between two steps."""
-    import torch
-
-    def found(thing: Any) -> Iterator[torch.Tensor]:
-        if isinstance(thing, torch.Tensor):
-            yield from plain_tensors(thing)
-        elif isinstance(thing, list | tuple):
-            for part in thing:
-                yield from found(part)
-
-    tensors = [
-        t for layer in cache.layers for v in vars(layer).values() for t in found(v)
-    ]
-    return sum(tensor.nbytes for tensor in tensors)
 
 
 @contextlib.contextmanager

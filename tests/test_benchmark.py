@@ -106,6 +106,12 @@ def test_medians_and_shares_are_what_one_computes_by_hand():
     assert measured(base_bytes=None).peak_bytes is None
 
 
+def test_a_row_of_memory_alone_shows_no_times_and_can_be_drawn():
+    rows = Measurements([measured(first_token_seconds=(), tokens_per_second=())])
+    assert rows.cells(rows[0])[-3:] == ("-", "-", "-")
+    assert rows.plot(bandwidth=20_000) is not None
+
+
 def test_the_bandwidth_of_this_machine_is_a_number_of_bytes_a_second():
     assert benchmark.memory_bandwidth(megabytes=16, repeats=1) > 1e6
 

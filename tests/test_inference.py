@@ -7,7 +7,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 import qwen_course as qc
-from qwen_course import inference, memory
+from qwen_course import inference, memory, meters
 from qwen_course.chat import GREEDY
 from qwen_course.messages import check_messages, encode
 
@@ -115,7 +115,7 @@ def test_the_cache_is_as_large_as_the_formula_says(pocket, asked):
     with torch.no_grad():
         inference.forward(model, torch.tensor([row]), cache)
     size = memory.dimensions(model.config)
-    assert inference.cache_bytes(cache) == memory.kv_cache_bytes(size, len(row), 4)
+    assert meters.cache_bytes(cache) == memory.kv_cache_bytes(size, len(row), 4)
 
 
 def test_the_forward_pass_says_which_models_it_is_made_for():

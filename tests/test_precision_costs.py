@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import qwen_course as qc
-from qwen_course import quantization
+from qwen_course import loading, quantization
 from qwen_course.evaluation import Score
 from qwen_course.precision_costs import (
     Cost,
@@ -101,7 +101,7 @@ def test_costs_are_kept_and_come_back(tmp_path):
 
 def test_comparing_goes_on_where_a_precision_is_missing(monkeypatch):
     monkeypatch.setattr(
-        quantization, "why_not",
+        loading, "why_not",
         lambda precision: "not on this machine" if precision == "nf4" else None,
     )  # fmt: skip
     problems = {"sums": qc.tasks.sums.problems(2, seed=1, count=2)}
@@ -116,7 +116,7 @@ def test_a_library_that_gives_up_is_a_reason_too(monkeypatch):
     def give_up(name, precision):
         raise NotImplementedError("no such product on a CPU\nand more")
 
-    monkeypatch.setattr(quantization, "load", give_up)
+    monkeypatch.setattr(loading, "load", give_up)
     (row,) = compare("pocket-qwen3", {}, ("bf16",))
     assert row.missing == "no such product on a CPU"
 
