@@ -69,6 +69,15 @@ def test_a_fresh_process_knows_loading_and_peak():
         assert found.peak_bytes == found.process_peak_bytes - found.base_bytes
 
 
+def test_a_peak_grows_with_the_text_and_keeps_no_time():
+    short, long = (benchmark.peak("pocket-qwen3", "bf16", context=n) for n in (16, 900))
+    assert short.peak_bytes < long.peak_bytes
+    assert long.tokens_per_second == ()
+    assert (long.prompt_tokens, long.new_tokens) == (896, 4)
+    with pytest.raises(ValueError, match="5 tokens or more"):
+        benchmark.peak("pocket-qwen3", context=4)
+
+
 def test_what_fails_in_the_fresh_process_is_told_here():
     with pytest.raises(ValueError, match='Did you mean "pocket-qwen3"'):
         benchmark.benchmark("pocket-qwen")
@@ -119,14 +128,16 @@ def test_the_bandwidth_of_this_machine_is_a_number_of_bytes_a_second():
 def test_a_peak_is_held_against_the_estimate_where_the_model_is_known():
     known = measured(
         model="Qwen3-0.6B", prompt_tokens=1000, new_tokens=24,
-        process_peak_bytes=2000 + 1_192_099_840,
+        process_peak_bytes=2000 + 1_192_099_840, load_peak_bytes=2**30,
+        first_token_seconds=(), tokens_per_second=(),
     )  # fmt: skip
     check = benchmark.against_estimate([known, measured(), measured(base_bytes=None)])
     assert len(check) == 1
     assert check.cells(check[0])[:3] == ("Qwen3-0.6B", "bf16", "1,024")
     expected = memory.estimate("Qwen3-0.6B", "bf16", context=1024, prompt=1000).total
     assert check[0].estimate.total == expected
-    assert check.cells(check[0])[-1] == f"{expected / 1_192_099_840 - 1:+.1%}"
+    assert check.cells(check[0])[-1] == "1.00 GiB"
+    assert check.cells(check[0])[-2] == f"{expected / 1_192_099_840 - 1:+.1%}"
 
 
 def test_measurements_are_kept_with_the_machine_and_come_back(tmp_path):
