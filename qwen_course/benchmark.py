@@ -540,6 +540,7 @@ def _load_and_measure(model, precision, device, how) -> Measurement:
     generate(loaded, 8, 2)  # bitsandbytes repacks weights when they are first used
     load_peak = process_peak() - base
     leave_weight_files()
+    generate(loaded, 8, 2)  # what is in use comes back
     found = _measure(
         loaded, precision, **{**how, "name": how["name"] or Path(model).name}
     )
