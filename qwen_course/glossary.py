@@ -154,7 +154,7 @@ def _nearest(word: str) -> str:
     """Return a sentence that names up to three terms like the word.
 
     >>> _nearest("cache")
-    ' The nearest terms are: KV cache, patch, batch.'
+    ' The nearest terms are: KV cache, static cache, patch.'
     """
     names = list(dict.fromkeys(_candidates(word)))[:3]
     if not names:

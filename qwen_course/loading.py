@@ -1,6 +1,7 @@
 """Load a model and its tokenizer: a pocket model, a Hub id or a folder."""
 
 import importlib.util
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BUNDLED = Path(__file__).parent / "models"
-PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "nf4")
-QUANTIZED = ("int8", "nf4")
+BITSANDBYTES = ("int8", "nf4", "nf4-single")
+TORCHAO = ("torchao-int8", "torchao-int4")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", *BITSANDBYTES, *TORCHAO)
+
+# bitsandbytes says at each product in 8 bits that it casts to fp16, and on some CPUs
+# that an optional kernel is not there: thousands of lines that would hide a real one.
+for _name in ("autograd._functions", "backends.cpu.ops"):
+    logging.getLogger(f"bitsandbytes.{_name}").setLevel(logging.ERROR)
 
 
 def bundled_models() -> list[str]:
@@ -36,8 +43,10 @@ def load(
 
     `name` is a pocket model, a Hub id such as "Qwen/Qwen3-0.6B", a folder, or None for
     the setting `QWEN_COURSE_MODEL`. `precision` "auto" means fp32 for a pocket model
-    on a CPU, else bf16 (fp16 on older GPUs). `device` None takes a GPU if there is one.
-    A model that sees or hears comes with a processor in the tokenizer's place.
+    on a CPU, else bf16 (fp16 on older GPUs); "int8", "nf4" and "nf4-single" (scales not
+    quantized themselves) are those of bitsandbytes, "torchao-int8" and "torchao-int4"
+    the weight-only methods of torchao. `device` None takes a GPU if there is one. A
+    model that sees or hears comes with a processor in the tokenizer's place.
 
     Raises ValueError for an unknown name, precision or device and for a precision this
     machine cannot do; OSError for files that are missing, damaged or not downloaded.
@@ -111,14 +120,30 @@ def precision_settings(precision: str, device: str, bundled: bool) -> dict[str, 
             + suggest(str(precision), PRECISIONS)
         )
     fast = _fast_dtype(device)
-    if precision == "auto":
-        return {"dtype": torch.float32 if bundled and device == "cpu" else fast}
-    if precision not in QUANTIZED:
-        names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        return {"dtype": names[precision]}
-    _check_quantization(precision, device)
     compute = torch.float32 if bundled and device == "cpu" else fast
-    return {"dtype": compute, "quantization_config": _bitsandbytes(precision, compute)}
+    if precision == "auto":
+        return {"dtype": compute}
+    if precision in TORCHAO:
+        return {"dtype": compute, "quantization_config": _torchao(precision, device)}
+    if precision in BITSANDBYTES:
+        _check_bitsandbytes(precision, device)
+        config = _bitsandbytes(precision, compute)
+        return {"dtype": compute, "quantization_config": config}
+    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return {"dtype": names[precision]}
+
+
+def why_not(precision: str, device: str | None = None) -> str | None:
+    """Return why this machine cannot load at a precision, or None when it can.
+
+    Example:
+        why_not("torchao-int4")  ->  'precision "torchao-int4" needs the package ...'
+    """
+    try:
+        precision_settings(precision, choose_device(device), bundled=False)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _fast_dtype(device: str) -> "torch.dtype":
@@ -131,16 +156,20 @@ def _fast_dtype(device: str) -> "torch.dtype":
     return torch.bfloat16 if modern else torch.float16
 
 
-def _check_quantization(precision: str, device: str) -> None:
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ValueError(
-            f'precision "{precision}" needs the package bitsandbytes, which is not '
-            "installed. Type: python -m pip install bitsandbytes"
-        )
+def _check_bitsandbytes(precision: str, device: str) -> None:
+    _check_package("bitsandbytes", precision)
     if device == "mps":
         raise ValueError(
             f'precision "{precision}" does not run on a Mac\'s GPU. Add device="cpu", '
             'or use precision="fp16".'
+        )
+
+
+def _check_package(package: str, precision: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise ValueError(
+            f'precision "{precision}" needs the package {package}, which is not '
+            f"installed. Type: python -m pip install {package}"
         )
 
 
@@ -152,9 +181,24 @@ def _bitsandbytes(precision: str, compute: "torch.dtype") -> Any:
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
+        bnb_4bit_use_double_quant=precision == "nf4",
         bnb_4bit_compute_dtype=compute,
     )
+
+
+def _torchao(precision: str, device: str) -> Any:
+    _check_package("torchao", precision)
+    if precision == "torchao-int4" and not device.startswith("cuda"):
+        raise ValueError(
+            'precision "torchao-int4" has no fast product on this device: torchao '
+            'brings it for NVIDIA GPUs. Use precision="nf4".'
+        )
+    from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
+    from transformers import TorchAoConfig
+
+    if precision == "torchao-int8":
+        return TorchAoConfig(Int8WeightOnlyConfig())
+    return TorchAoConfig(Int4WeightOnlyConfig(group_size=32))
 
 
 def _check_files(name: str, folder: Path) -> None:

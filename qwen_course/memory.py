@@ -52,6 +52,8 @@ PRECISIONS = {
         Precision("awq", 4 + 20 / 128, why="scale and zero for 128 weights"),
         Precision("nf4", 4 + 8 / 64 + 32 / (64 * 256),
                   why="bitsandbytes: a scale for 64 weights, itself in 8 bits"),
+        Precision("nf4-single", 4 + 32 / 64,
+                  why="bitsandbytes: a scale of 32 bits for 64 weights"),
     )
 }  # fmt: skip
 

@@ -5,8 +5,9 @@ import base64
 import functools
 import html
 import io
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from qwen_course.vision import image_cost
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from qwen_course.precision_costs import Cost
 
 _STYLE = (
     "max-height:24em;overflow:auto;border:1px solid #888;border-radius:4px;padding:8px"
@@ -458,3 +461,27 @@ def chat_panel(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -
     clear.on_click(forget)
     switches = widgets.HBox([thinking, budget])
     return widgets.VBox([screen, widgets.HBox([box, send, clear]), switches])
+
+
+def precision_comparer(costs: Sequence["Cost"]) -> Any:
+    """Return a panel that marks the precisions that fit what you ask for.
+
+    `costs` are those of `precision_costs.compare`; the rows are those of `fitting`.
+    """
+    import ipywidgets as widgets
+
+    from qwen_course.precision_costs import Fitting, fitting
+
+    largest = max((item.weights_bytes for item in costs), default=0)
+    most = max(1, math.ceil(largest / 2**20))
+
+    def show(memory_mib: int, percent: int) -> Fitting:
+        return fitting(costs, memory_mib, percent / 100)
+
+    inputs = {
+        "memory_mib": widgets.IntSlider(
+            value=most, min=1, max=most, description="Weights, MiB"
+        ),
+        "percent": widgets.IntSlider(value=0, min=0, max=100, description="Right, %"),
+    }
+    return panel(inputs, show)
