@@ -47,6 +47,12 @@ def key(row: Measurement) -> tuple:
     return (row.model, row.precision, row.prompt_tokens, in_words(row.machine))
 
 
+def place(row: Measurement) -> tuple:
+    """Return where a row stands in the file: by model, context and precision."""
+    known = [*PRECISIONS, row.precision]
+    return MODELS.index(row.model), row.prompt_tokens, known.index(row.precision)
+
+
 def measure(models, precisions, tokens: int, again: bool, run) -> None:
     """Measure each model at each precision; keep every row as soon as it is there."""
     rows = Measurements.read(SPEED) if SPEED.exists() else Measurements()
@@ -61,7 +67,7 @@ def measure(models, precisions, tokens: int, again: bool, run) -> None:
                 continue
             row = run(folder_of(model), precision, name=model)
             rows = Measurements([r for r in rows if key(r) != wanted] + [row])
-            rows.sort(key=lambda r: (MODELS.index(r.model), r.prompt_tokens))
+            rows.sort(key=place)
             rows.save(SPEED)
             print(Measurements([row]), flush=True)
 
