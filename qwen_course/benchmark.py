@@ -189,7 +189,7 @@ class Measurements(Table[Measurement]):
         if bandwidth:
             limits = [item.limit(bandwidth) for item in self]
             left.plot(limits, rows, "k|", markersize=14, label="limit of the memory")
-            left.legend(fontsize=8)
+            left.legend(fontsize=8, loc="lower right")
         sizes = [(item.peak_bytes or item.weights_bytes) / memory.GIB for item in self]
         right.barh(rows, sizes, color=colours)
         left.set_yticks(rows, names)
@@ -200,8 +200,8 @@ class Measurements(Table[Measurement]):
         if self:
             fastest = max(self, key=lambda item: item.decode)
             smallest = min(self, key=lambda item: item.weights_bytes)
-            left.set_title(f"fastest: {fastest.precision}")
-            right.set_title(f"smallest: {smallest.precision}")
+            left.set_title(f"fastest: {fastest.precision}", fontsize=9)
+            right.set_title(f"smallest: {smallest.precision}", fontsize=9)
         return figure
 
 
