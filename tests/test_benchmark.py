@@ -140,6 +140,13 @@ def test_a_peak_is_held_against_the_estimate_where_the_model_is_known():
     assert check.cells(check[0])[-2] == f"{expected / 1_192_099_840 - 1:+.1%}"
 
 
+def test_every_stored_peak_is_within_a_tenth_of_the_estimate():
+    check = benchmark.against_estimate(benchmark.stored())
+    assert len(check) == 20  # two models, five precisions, two contexts
+    for row in check:
+        assert check.estimated(row) == pytest.approx(row.peak_bytes, rel=0.1), row
+
+
 def test_measurements_are_kept_with_the_machine_and_come_back(tmp_path):
     rows = Measurements([measured(), measured(precision="nf4", load_seconds=1.5)])
     rows.save(tmp_path / "rows.json")
