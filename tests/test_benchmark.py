@@ -12,22 +12,6 @@ from qwen_course import architecture, benchmark, memory
 from qwen_course.benchmark import Measurement, Measurements
 
 
-@pytest.fixture(scope="module")
-def tiny_config():
-    from transformers import Qwen3Config
-
-    return Qwen3Config(
-        vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=3,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=32,
-        max_position_embeddings=512, tie_word_embeddings=True,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_config):
-    return architecture.random_model(tiny_config, torch.float32)
-
-
 def measured(**given) -> Measurement:
     row = {
         "model": "m", "precision": "bf16", "device": "cpu", "threads": 2, "batch": 1,
