@@ -39,6 +39,7 @@ from qwen_course.tables import Row, Table
 from qwen_course.vocabulary import cache_folder, qwen3_tokenizer, read_template
 
 if TYPE_CHECKING:
+    import torch
     from matplotlib.figure import Figure
     from transformers import PreTrainedModel
 
@@ -371,15 +372,21 @@ def generate(model, prompt_tokens: int, new_tokens: int, batch: int = 1) -> list
     """
     import torch
 
-    source = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, 256, (batch, prompt_tokens), generator=source)
-    ids = ids.to(model.device)
+    ids = random_ids(batch, prompt_tokens).to(model.device)
     clock = _clock()
     model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), streamer=clock,
         min_new_tokens=new_tokens, max_new_tokens=new_tokens, pad_token_id=0, **GREEDY,
     )  # fmt: skip
     return [moment - clock.started for moment in clock.moments]
+
+
+def random_ids(batch: int, tokens: int) -> "torch.Tensor":
+    """Return (batch, tokens), the same each time: ids that every vocabulary has."""
+    import torch
+
+    source = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (batch, tokens), generator=source)
 
 
 def _clock():
