@@ -471,7 +471,9 @@ class QwenService:
         return _run(self._answer_all(conversations, each))
 
     async def _answer_all(self, conversations, each) -> list[Reply]:
-        places = asyncio.Semaphore(self.max_batch)  # a long list must not fill the queue
+        places = asyncio.Semaphore(
+            self.max_batch
+        )  # a long list must not fill the queue
 
         async def one(messages, sampling) -> Reply:
             async with places:
@@ -604,7 +606,9 @@ class QwenService:
         processors: list[Any] = []
         if wish.thinking_budget is not None:
             budget = wish.thinking_budget
-            processors.append(budget_processor(self.tokenizer, budget, 0, opened=opened))
+            processors.append(
+                budget_processor(self.tokenizer, budget, 0, opened=opened)
+            )
         if wish.stop:
             end = min(self._ends)
             processors.append(stop_processor(self.tokenizer, opened, wish.stop, end))
@@ -643,7 +647,9 @@ class QwenService:
             job.event.set()
 
     def _note(self, job: _Job, output: Any) -> None:
-        ids = itertools.takewhile(lambda t: t not in self._ends, output.generated_tokens)
+        ids = itertools.takewhile(
+            lambda t: t not in self._ends, output.generated_tokens
+        )
         _growing(job).add(list(ids))
         if output.lifespan[0] > 0:
             job.started = output.lifespan[0]
