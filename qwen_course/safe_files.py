@@ -55,9 +55,21 @@ def unsafe_files(folder: str | Path) -> list[str]:
     for path in files:
         if path.suffix == ".json":
             found += _faults(path)
+        elif path.suffix == ".safetensors" and not _is_safetensors(path):
+            found.append(f"{path.name} is no file of safetensors.")
     if not any(path.suffix == ".safetensors" for path in files):
         found.append("It has no weights in safetensors.")
     return found
+
+
+def _is_safetensors(path: Path) -> bool:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            return True
+    except SafetensorError:
+        return False
 
 
 def _faults(path: Path) -> list[str]:
