@@ -18,7 +18,6 @@ from qwen_course import meters
 from qwen_course.chat import chat
 from qwen_course.doctor import COLUMNS, Check
 from qwen_course.memory import gib
-from qwen_course.service import Served
 from qwen_course.tables import Row, as_html, as_text
 from qwen_course.telemetry import Device, Prometheus, current_device
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from qwen_course.messages import Message
+    from qwen_course.service import Served
 
 ANSWERED = ("stop", "length", "tool_calls")
 FAILED = ("timeout", "error")
@@ -107,13 +107,15 @@ class Memory:
 class PerformanceMetrics:
     """What the requests of a window amount to.
 
-    `finished` counts how they ended. The times are seconds; the rates, tokens a second
-    of single requests: `prefill_rate` reads the prompt, `decode_rate` writes after the
-    first token. `tokens_per_second` is the throughput of all together.
+    `finished` counts how they ended, `errors` why those without an answer did. The
+    times are seconds; the rates, tokens a second of single requests: `prefill_rate`
+    reads the prompt, `decode_rate` writes after the first token. `tokens_per_second` is
+    the throughput of all together.
     """
 
     window: float
     finished: dict[str, int]
+    errors: dict[str, int]
     time_to_first_token: Spread
     time_per_output_token: Spread
     seconds: Spread
@@ -196,7 +198,7 @@ def _row(name: str, spread: Spread, scale: float, unit: str) -> Row:
 
 
 def summarize(
-    served: Iterable[Served], window: float, memory: Memory | None = None
+    served: "Iterable[Served]", window: float, memory: Memory | None = None
 ) -> PerformanceMetrics:
     """Sum up finished requests; `window` is the seconds that they came from.
 
@@ -213,6 +215,7 @@ def summarize(
     return PerformanceMetrics(
         window=window,
         finished=dict(Counter(one.finish_reason for one in served)),
+        errors=dict(Counter(one.error for one in served if one.error)),
         time_to_first_token=Spread.of(first),
         time_per_output_token=Spread.of(one.time_per_output_token for one in answered),
         seconds=Spread.of(one.seconds for one in answered + late),
@@ -333,10 +336,14 @@ def check_failures(metrics: PerformanceMetrics, limits: Limits) -> Check:
 
 
 def check_refusals(metrics: PerformanceMetrics, limits: Limits) -> Check:
-    """Is the queue so full that requests are turned away?"""
-    share, name = metrics.share("refused"), "refusals"
-    detail = f"{share:.1%} of {metrics.requests} requests"
-    if share <= limits.refused:
+    """Is the queue so full that requests are turned away?
+
+    Refusals of requests that nobody could answer, too long ones for instance, say
+    nothing of the service.
+    """
+    full, name = metrics.errors.get("ServiceFull", 0), "refusals"
+    detail = f"{full} of {metrics.requests} requests found the queue full"
+    if full <= limits.refused * metrics.requests:
         return Check(name, "ok", detail)
     remedy = "More arrives than can be answered: add a replica, or lower the limits."
     return Check(name, "warning", detail, remedy)
@@ -459,7 +466,7 @@ class QwenMonitor:
         self._lock = threading.Lock()
         self.prometheus = Prometheus.where_installed(self)
 
-    def __call__(self, served: Served) -> None:
+    def __call__(self, served: "Served") -> None:
         """Note a finished request; it may come from any thread."""
         with self._lock:
             self._served.append(served)
@@ -473,7 +480,7 @@ class QwenMonitor:
         if not self._samples or now - self._samples[-1][0] >= SAMPLE_SECONDS:
             self._samples.append((now, self.held()))
 
-    def served(self, window: float | None = None) -> list[Served]:
+    def served(self, window: float | None = None) -> "list[Served]":
         """Return the requests that ended in the last `window` seconds."""
         since = self.clock() - (window or self.window)
         with self._lock:
@@ -525,11 +532,13 @@ class QwenMonitor:
         tokenizer: "PreTrainedTokenizerBase",
         messages: "str | Sequence[Message]",
         **options: Any,
-    ) -> Served:
+    ) -> "Served":
         """Ask a model once with `chat`, note it like any request, and return it.
 
         `options` are those of `chat`. For a model without a service around it.
         """
+        from qwen_course.service import Served
+
         queued = self.clock()
         reply = chat(model, tokenizer, messages, **options)
         usage = reply.usage
@@ -569,7 +578,7 @@ COLOURS = {"stop": "#0072B2", "tool_calls": "#56B4E9", "length": "#E69F00",
            "cancelled": "#999999"}  # fmt: skip
 
 
-def plot(served: Sequence[Served], samples: Samples) -> "Figure":
+def plot(served: "Sequence[Served]", samples: Samples) -> "Figure":
     """Draw each request by its end and its seconds, and the memory of the process."""
     from matplotlib.figure import Figure
 
@@ -592,7 +601,7 @@ def plot(served: Sequence[Served], samples: Samples) -> "Figure":
     return figure
 
 
-def _finding(served: Sequence[Served]) -> str:
+def _finding(served: "Sequence[Served]") -> str:
     answered = [one for one in served if one.finish_reason in ANSWERED]
     slowest = percentile([one.seconds for one in answered], 0.95)
     return (

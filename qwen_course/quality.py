@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 from qwen_course import tasks
 from qwen_course.chat import Reply
@@ -19,15 +19,17 @@ from qwen_course.datafiles import data_file
 from qwen_course.doctor import Check
 from qwen_course.evaluation import Evaluation, Score
 from qwen_course.messages import Message
-from qwen_course.service import Served
 from qwen_course.tables import Row, Table
 from qwen_course.tasks.problem import Problem
+
+if TYPE_CHECKING:
+    from qwen_course.service import Served
 
 ALPHA = 0.05  # how often a test may cry wolf
 ROUNDS = 2000  # shuffles of a permutation test
 LEAST_CHANGE = 0.1  # a smaller change of a mean is no drift, however sure
 Z95, Z80 = 1.959964, 0.841621  # of the normal distribution
-Item = Reply | Served
+Item = Union[Reply, "Served"]
 Ask = Callable[[list[list[Message]]], list[Reply]]
 
 

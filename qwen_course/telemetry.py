@@ -12,10 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qwen_course.service import Served
-
 if TYPE_CHECKING:
     from qwen_course.monitoring import QwenMonitor
+    from qwen_course.service import Served
 
 OPERATION, PROVIDER = "chat", "qwen_course"
 MAX_MODELS = 20  # names that become a label; a label of free text fills the memory
@@ -39,7 +38,7 @@ def _need(module: str, package: str, what: str) -> None:
         )
 
 
-def error_type(served: Served) -> str:
+def error_type(served: "Served") -> str:
     """Return why a request got no answer, as one of a few words, or ""."""
     answered = served.finish_reason in ("stop", "length", "tool_calls")
     return "" if answered else served.finish_reason
@@ -150,7 +149,7 @@ class Prometheus:
             registry=self.registry,
         )  # fmt: skip
 
-    def observe(self, served: Served) -> None:
+    def observe(self, served: "Served") -> None:
         """Count a finished request."""
         common = (OPERATION, PROVIDER, self._label(served.model))
         error = error_type(served)
@@ -186,7 +185,7 @@ def _observe(histogram: Any, value: float | None) -> None:
         histogram.observe(value)
 
 
-def phases(served: Served) -> dict[str, tuple[float, float]]:
+def phases(served: "Served") -> dict[str, tuple[float, float]]:
     """Return where each phase of a request began and ended, in `perf_counter` seconds.
 
     Example:
@@ -224,7 +223,7 @@ class Traces:
 
         self.tracer = trace.get_tracer(PROVIDER, tracer_provider=provider)
 
-    def __call__(self, served: Served) -> None:
+    def __call__(self, served: "Served") -> None:
         """Write the spans of a finished request."""
         from opentelemetry import trace
 
@@ -249,7 +248,7 @@ class Traces:
         span.end(moment(served.ended))
 
 
-def attributes(served: Served) -> dict[str, Any]:
+def attributes(served: "Served") -> dict[str, Any]:
     """Return what a span tells of a request, by the names of the conventions."""
     known = {
         "gen_ai.operation.name": OPERATION,
