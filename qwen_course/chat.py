@@ -188,6 +188,11 @@ def complete_batch(
     """
     if not prompts:
         return []
+    if hasattr(type(model), "reply_to"):
+        raise ValueError(
+            "a model behind a server answers conversations, no bare texts. Load the "
+            "model here for these problems."
+        )
     started = time.perf_counter()
     rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     room = _room(model, max(map(len, rows)), max_new_tokens)
@@ -269,6 +274,11 @@ def _reply_to(
     check_budget(thinking_budget)
     if thinking_budget is not None and not thinking:
         raise ValueError("thinking_budget needs thinking=True; you passed False.")
+    if answer := getattr(type(model), "reply_to", None):  # it is behind a server
+        return answer(
+            model, conversations, thinking, thinking_budget, max_new_tokens,
+            sampling, seed, tools, on_text,
+        )  # fmt: skip
     started = time.perf_counter()
     rows = [
         encode(tokenizer, talk, thinking, its_tools)

@@ -107,6 +107,41 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def serve(options: argparse.Namespace) -> int:
+    """Serve a model over HTTP in the OpenAI form, with limits, health and metrics."""
+    from qwen_course.loading import load
+    from qwen_course.monitoring import QwenMonitor
+    from qwen_course.server import create_app
+    from qwen_course.server import serve as run
+    from qwen_course.service import QwenService
+
+    model, tokenizer = load(options.model, options.precision)
+    guard = None
+    if options.keys:
+        from qwen_course.security import ApiKeys, Guard
+
+        guard = Guard(tokenizer, ApiKeys.read(options.keys), store=options.store)
+    service = QwenService(
+        model, tokenizer,
+        max_batch=options.max_batch, max_waiting=options.max_waiting,
+        timeout=options.timeout,
+    )  # fmt: skip
+    app = create_app(service, guard, QwenMonitor())
+    run(app, service, options.host, options.port)
+    return 0
+
+
+def _add_serve(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for a whole room")
+    sub.add_argument("--port", type=int, default=8000, help="0 takes a free one (8000)")
+    sub.add_argument("--keys", type=Path, help="API keys, a file of ApiKeys.save")
+    sub.add_argument("--store", default="memory://", help="of rates; or redis://HOST")
+    sub.add_argument("--max-batch", type=int, default=16, help="at once (16)")
+    sub.add_argument("--max-waiting", type=int, default=64, help="in the queue (64)")
+    sub.add_argument("--timeout", type=float, default=60, help="seconds a request (60)")
+    _add_model(sub)
+
+
 def grade(options: argparse.Namespace) -> int:
     """Grade the submitted exercise notebooks in a folder: a table and a report."""
     from qwen_course.exercises import grade as grader
@@ -182,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--parts", default="", help="such as sums,word_problems (all)")
     sub.add_argument("-n", type=int, default=100, help="questions a part (100)")
     _add_precision(sub)
+    _add_serve(command(serve))
     _add_grade(command(grade))
     return parser
 
@@ -200,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"qwen-course: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -69,12 +69,7 @@ class Batch:
         places: int = 16,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        if not hasattr(model, "init_continuous_batching"):
-            kind = type(model).__name__
-            raise ValueError(
-                f"a service needs a language model of transformers, not {kind}. Load "
-                'one, for example: model, tokenizer = qc.load("pocket-qwen3").'
-            )
+        check_model(model)
         self.places, self._deliver = places, deliver
         context, blocks = cache_size(model, places, cache_bytes)
         self.longest = min(context, blocks * PAGE)
@@ -168,6 +163,20 @@ class Batch:
         processors.tensors_required += 1
         processors.do_processing = True
         self._manager.start()
+
+
+def check_model(model: Any) -> None:
+    """Raise ValueError unless transformers can batch this model's requests."""
+    if not callable(getattr(type(model), "init_continuous_batching", None)):
+        raise ValueError(
+            f"a service needs a language model of transformers, not "
+            f'{type(model).__name__}. Load one: model, tokenizer = qc.load("pocket-qwen3").'
+        )
+    if model.config.get_text_config() is not model.config:
+        raise ValueError(
+            f"{type(model).__name__} sees or hears, and a service reads text alone. "
+            'Load a language model: model, tokenizer = qc.load("pocket-qwen3").'
+        )
 
 
 def cache_size(model: "PreTrainedModel", places: int, bytes: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from qwen_course import catalog
 from qwen_course.errors import suggest
 from qwen_course.models import checksums
 from qwen_course.processors import load_processor
-from qwen_course.settings import DEFAULT_MODEL, model_name
+from qwen_course.settings import DEFAULT_MODEL, is_address, model_name
 
 if TYPE_CHECKING:
     import torch
@@ -41,8 +41,8 @@ def load(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Return `(model, tokenizer)`, ready to generate.
 
-    `name` is a pocket model, a Hub id such as "Qwen/Qwen3-0.6B", a folder, or None for
-    the setting `QWEN_COURSE_MODEL`. `precision` "auto" means fp32 for a pocket model
+    `name` is a pocket model, a Hub id such as "Qwen/Qwen3-0.6B", a folder, the address
+    of a server (see `remote`), or None for the setting `QWEN_COURSE_MODEL`. `precision` "auto" means fp32 for a pocket model
     on a CPU, else bf16 (fp16 on older GPUs); "int8", "nf4" and "nf4-single" (scales not
     quantized themselves) are those of bitsandbytes, "torchao-int8" and "torchao-int4"
     the weight-only methods of torchao. `device` None takes a GPU if there is one. A
@@ -56,6 +56,10 @@ def load(
         model, tokenizer = load("Qwen/Qwen3-0.6B", precision="nf4")
     """
     name = str(name) if name else model_name()
+    if is_address(name):
+        from qwen_course.remote import connect
+
+        return connect(name)  # type: ignore[return-value]
     device = choose_device(device)
     source, bundled = locate(name)
     settings = precision_settings(precision, device, bundled)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from qwen_course.chat import Reply, Usage, sampling_arguments
-from qwen_course.continuous import CACHE_BYTES, Batch, Request
+from qwen_course.continuous import CACHE_BYTES, Batch, Request, check_model
 from qwen_course.errors import suggest
 from qwen_course.inference import end_ids
 from qwen_course.messages import Message, check_messages, encode
@@ -363,6 +363,7 @@ class QwenService:
                 f"max_batch is {max_batch}, max_waiting {max_waiting}, timeout "
                 f"{timeout}; give 1 or more places, 0 or more waiting, some seconds."
             )
+        check_model(model)
         self.model, self.tokenizer = model, tokenizer
         self.name = name or _name(model)
         self.max_waiting, self.max_batch, self.timeout = max_waiting, max_batch, timeout

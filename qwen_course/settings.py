@@ -20,6 +20,15 @@ def model_name() -> str:
     return os.environ.get(MODEL_VARIABLE, "").strip() or DEFAULT_MODEL
 
 
+def is_address(name: str) -> bool:
+    """Return whether a model's name is the address of a server.
+
+    >>> is_address("http://localhost:8000/v1"), is_address("Qwen/Qwen3-0.6B")
+    (True, False)
+    """
+    return name.startswith(("http://", "https://"))
+
+
 # A task: the pocket model, and the smallest real checkpoint for it.
 SPECIALISTS = {
     "coder": ("pocket-coder", "Qwen/Qwen2.5-Coder-0.5B-Instruct"),
@@ -32,8 +41,8 @@ SPECIALISTS = {
 def specialist(task: str) -> str:
     """Return the model for "coder", "math", "vl" or "audio" that the lessons use.
 
-    The pocket model, or the real one where `QWEN_COURSE_MODEL` names a real one too. A
-    variable such as `QWEN_COURSE_VL` chooses for one task. Raises ValueError for an
+    The pocket model, or the real one where `QWEN_COURSE_MODEL` names a real one too (a
+    server is no such name: it has one model, and not this). A variable such as `QWEN_COURSE_VL` chooses for one task. Raises ValueError for an
     unknown task.
 
     >>> specialist("coder")
@@ -44,7 +53,9 @@ def specialist(task: str) -> str:
         raise ValueError(f'"{task}" is not one of {", ".join(SPECIALISTS)}.{near}')
     chosen = os.environ.get(f"QWEN_COURSE_{task.upper()}", "").strip()
     pocket, real = SPECIALISTS[task]
-    return chosen or (pocket if model_name().startswith("pocket-") else real)
+    name = model_name()
+    small = name.startswith("pocket-") or is_address(name)
+    return chosen or (pocket if small else real)
 
 
 def effort(full: int, tested: int) -> int:

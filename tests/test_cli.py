@@ -13,7 +13,7 @@ def test_help_names_every_command(capsys):
         cli.main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for name in ("doctor", "models", "download", "chat", "evaluate", "grade"):
+    for name in ("doctor", "models", "download", "chat", "evaluate", "serve", "grade"):
         assert name in text
 
 
