@@ -485,3 +485,67 @@ def precision_comparer(costs: Sequence["Cost"]) -> Any:
         "percent": widgets.IntSlider(value=0, min=0, max=100, description="Right, %"),
     }
     return panel(inputs, show)
+
+
+@dataclass(frozen=True)
+class MonitorView:
+    """What a monitor shows at one moment: the metrics, the health, who waits."""
+
+    metrics: Any
+    health: Any
+    waiting: int
+    running: int
+
+    def _state(self) -> str:
+        return f"{self.health.status}: {self.running} in work, {self.waiting} waiting"
+
+    def __str__(self) -> str:
+        wrong = [f"{one.name}: {one.detail}. {one.remedy}" for one in self.health.wrong]
+        return "\n".join([self._state(), str(self.metrics), *wrong])
+
+    def _repr_html_(self) -> str:
+        colour = {"healthy": "#009E73", "degraded": "#E69F00"}.get(
+            self.health.status, "#D55E00"
+        )
+        wrong = "".join(
+            f"<li><strong>{html.escape(one.name)}</strong>: {html.escape(one.detail)}. "
+            f"{html.escape(one.remedy)}</li>"
+            for one in self.health.wrong
+        )
+        return (
+            f'<p style="border-left:6px solid {colour};padding-left:8px">'
+            f"<strong>{html.escape(self._state())}</strong></p>"
+            f"{self.metrics._repr_html_()}<ul>{wrong}</ul>"
+        )
+
+
+def monitor_view(monitor: Any, window: int = 60, tick: int = 0) -> MonitorView:
+    """Return what a monitor shows now of its last `window` seconds.
+
+    `tick` only counts how often it was looked at.
+    """
+    service = monitor.service
+    return MonitorView(
+        monitor.metrics(window),
+        monitor.health(window),
+        getattr(service, "waiting", 0),
+        getattr(service, "running", 0),
+    )
+
+
+def live_monitor(monitor: Any, window: int = 60) -> Any:
+    """Return a panel that shows a monitor anew each second while Play is pressed.
+
+    The beat comes from the browser: nothing goes on in the kernel when nobody looks.
+    """
+    import ipywidgets as widgets
+
+    inputs = {
+        "tick": widgets.Play(
+            min=0, max=86_400, interval=1000, description="Look each second"
+        ),
+        "window": widgets.IntSlider(
+            value=window, min=5, max=300, step=5, description="Seconds"
+        ),
+    }
+    return panel(inputs, functools.partial(monitor_view, monitor))

@@ -339,7 +339,7 @@ def test_a_monitor_sees_what_a_service_serves(pocket):
 
     watch = QwenMonitor()
     greedy = Sampling(temperature=0, max_new_tokens=64)
-    with QwenService(*pocket, observers=[watch], max_batch=4) as service:
+    with QwenService(*pocket, observers=[watch], max_batch=4, timeout=600) as service:
         watch.service = service
         replies = service.generate_batch(["What is 12 + 30?"] * 6, greedy)
     metrics = watch.metrics()
@@ -363,3 +363,35 @@ def test_a_plot_shows_requests_and_memory():
     assert lower.get_xlabel() == "seconds"
     monitoring.plot([], [])
     monitoring.plot([unstarted()], [])
+
+
+# The live panel
+
+
+def test_the_live_panel_shows_the_monitor_at_each_beat():
+    from qwen_course.widgets import live_monitor
+
+    watch = monitor()
+    panel = live_monitor(watch)
+    row, screen = panel.children
+    play, seconds = row.children
+    assert "healthy: 0 in work, 0 waiting" in screen.value
+    for _ in range(10):
+        watch(request(gap=0.3))
+    play.value += 1
+    assert "degraded" in screen.value
+    assert "10 requests" in screen.value
+    watch.clock.now = 30.0
+    seconds.value = 5
+    assert "0 requests" in screen.value
+
+
+def test_without_a_front_end_the_panel_is_its_text():
+    from qwen_course.widgets import live_monitor, monitor_view
+
+    watch = monitor()
+    watch(unstarted())
+    bundle = live_monitor(watch)._repr_mimebundle_()
+    assert bundle["text/plain"] == str(monitor_view(watch))
+    assert bundle["text/plain"].startswith("unhealthy")
+    assert "max_waiting" in bundle["text/plain"]

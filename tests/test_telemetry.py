@@ -416,7 +416,9 @@ def scraped(tmp_path, pocket):
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        with QwenService(*pocket, observers=[monitor], max_batch=4) as service:
+        with QwenService(
+            *pocket, observers=[monitor], max_batch=4, timeout=600
+        ) as service:
             monitor.service = service
             yield service, port
     finally:
