@@ -22,8 +22,8 @@ PAGE = 32  # tokens in a block of the cache
 PASS = 512  # tokens that one pass reads at most, all requests together
 CACHE_BYTES = 2**30
 TOO_OLD = (
-    "the service needs the continuous batching of transformers 5.23 or newer, and "
-    "transformers here is older. Type: python -m pip install -U transformers"
+    "the service needs the continuous batching of transformers 5.23, and transformers "
+    'here is older. Type: python -m pip install "qwen-course[serve]"'
 )
 
 
@@ -136,10 +136,7 @@ class Batch:
                 self._manager = None
 
     def _start(self) -> None:
-        try:
-            from transformers import ContinuousBatchingConfig, GenerationConfig
-        except ImportError as error:
-            raise ImportError(TOO_OLD) from error
+        from transformers import ContinuousBatchingConfig, GenerationConfig
 
         # A greedy manager: the chooser leaves one token in the rows that are sampled.
         greedy = GenerationConfig(do_sample=False, eos_token_id=self._ends)
@@ -166,16 +163,24 @@ class Batch:
 
 
 def check_model(model: Any) -> None:
-    """Raise ValueError unless transformers can batch this model's requests."""
+    """Raise ValueError unless transformers can batch this model's requests.
+
+    Raises ImportError for a transformers that is too old.
+    """
     if not callable(getattr(type(model), "init_continuous_batching", None)):
         raise ValueError(
             f"a service needs a language model of transformers, not "
-            f'{type(model).__name__}. Load one: model, tokenizer = qc.load("pocket-qwen3").'
+            f'{type(model).__name__}. Load one: qc.load("pocket-qwen3").'
         )
+    from transformers.generation import configuration_utils
+
+    config = getattr(configuration_utils, "ContinuousBatchingConfig", None)
+    if "page_size" not in getattr(config, "__dataclass_fields__", ()):
+        raise ImportError(TOO_OLD)
     if model.config.get_text_config() is not model.config:
         raise ValueError(
             f"{type(model).__name__} sees or hears, and a service reads text alone. "
-            'Load a language model: model, tokenizer = qc.load("pocket-qwen3").'
+            'Load a language model: qc.load("pocket-qwen3").'
         )
 
 
@@ -213,13 +218,10 @@ def make_router(deliver: Callable[[list[Any]], None]) -> Any:
 
 def make_chooser() -> Any:
     """Return the logits processor that treats each row as its request wants it."""
-    try:
-        from transformers.generation.continuous_batching.cb_logits_processors import (
-            ContinuousBatchingLogitsProcessor,
-        )
-    except ImportError as error:
-        raise ImportError(TOO_OLD) from error
     import torch
+    from transformers.generation.continuous_batching.cb_logits_processors import (
+        ContinuousBatchingLogitsProcessor,
+    )
 
     class Chooser(ContinuousBatchingLogitsProcessor):
         supported_kwargs = {}

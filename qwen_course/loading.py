@@ -42,11 +42,12 @@ def load(
     """Return `(model, tokenizer)`, ready to generate.
 
     `name` is a pocket model, a Hub id such as "Qwen/Qwen3-0.6B", a folder, the address
-    of a server (see `remote`), or None for the setting `QWEN_COURSE_MODEL`. `precision` "auto" means fp32 for a pocket model
-    on a CPU, else bf16 (fp16 on older GPUs); "int8", "nf4" and "nf4-single" (scales not
-    quantized themselves) are those of bitsandbytes, "torchao-int8" and "torchao-int4"
-    the weight-only methods of torchao. `device` None takes a GPU if there is one. A
-    model that sees or hears comes with a processor in the tokenizer's place.
+    of a server (see `remote`), or None for the setting `QWEN_COURSE_MODEL`. `precision`
+    "auto" means fp32 for a pocket model on a CPU, else bf16 (fp16 on older GPUs);
+    "int8", "nf4" and "nf4-single" (scales not quantized themselves) are those of
+    bitsandbytes, "torchao-int8" and "torchao-int4" the weight-only methods of torchao.
+    `device` None takes a GPU if there is one. A model that sees or hears comes with a
+    processor in the tokenizer's place.
 
     Raises ValueError for an unknown name, precision or device and for a precision this
     machine cannot do; OSError for files that are missing, damaged or not downloaded.

@@ -48,7 +48,9 @@ def connect(address: str) -> "tuple[RemoteModel, PreTrainedTokenizerBase]":
     found = _get(f"{base}/models").get("data") or []
     names = [str(one.get("id")) for one in found]
     if not names:
-        raise OSError(f"the server at {base} has no model loaded. Load one there first.")
+        raise OSError(
+            f"the server at {base} has no model loaded. Load one there first."
+        )
     if wanted and wanted not in names:
         raise ValueError(
             f'the server at {base} has no model "{wanted}". It has {", ".join(names)}.'
@@ -313,7 +315,14 @@ def _json(content: bytes, url: str) -> dict[str, Any]:
 
 def _events(url: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the JSON of a stream of server-sent events."""
-    with _open(url, body) as response:
+    try:
+        opened = _open(url, body)
+    except ValueError as error:
+        if "stream_options" not in str(error):
+            raise
+        # transformers serve refuses the field, and counts the tokens without it.
+        opened = _open(url, {k: v for k, v in body.items() if k != "stream_options"})
+    with opened as response:
         for line in response:
             data = line.decode().strip().removeprefix("data:").strip()
             if data == "[DONE]":

@@ -1,13 +1,15 @@
 """A server around a service: HTTP in the OpenAI form, which every client speaks.
 
-`create_app` returns a FastAPI application; `serve` runs it until it is told to stop, and
-then finishes the answers it has begun.
+`create_app` returns a FastAPI application; `serve` runs it until it is told to stop,
+and then finishes the answers it has begun.
 """
 
 import asyncio
 import contextlib
 import json
 import re
+import signal
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -60,7 +62,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
 }
 IGNORED = (
-    "metadata", "prompt_cache_key", "safety_identifier", "service_tier", "store", "user",
+    "metadata", "prompt_cache_key", "safety_identifier", "service_tier", "store",
+    "user",
 )  # fmt: skip
 
 
@@ -68,7 +71,7 @@ IGNORED = (
 
 
 class Switches(BaseModel):
-    """What reaches the chat template: the switch of thinking, and a budget beside it."""
+    """What the chat template gets: the switch of thinking, and a budget beside it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -264,7 +267,9 @@ class Wire:
         head = {"id": self.id, "object": kind, "created": self.created}
         return {**head, "model": self.model}
 
-    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    def _chunk(
+        self, delta: dict[str, Any], finish: str | None = None
+    ) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return {**self._head("chat.completion.chunk"), "choices": [choice]}
 
@@ -283,7 +288,7 @@ class Wire:
         text = self._held + text
         place = text.find("<")
         tag = "<tool_call>"
-        while 0 <= place and not tag.startswith(text[place : place + len(tag)]):
+        while place >= 0 and not tag.startswith(text[place : place + len(tag)]):
             place = text.find("<", place + 1)
         sure = len(text) if place < 0 else len(text[:place].rstrip())
         self._held = text[sure:]
@@ -514,7 +519,9 @@ def _add_state(app, service, guard, monitor) -> None:
     async def metrics(request: Request) -> Response:
         """Return the numbers of the monitor, as Prometheus reads them."""
         if monitor is None:
-            remedy = "Start the server with a monitor: create_app(service, monitor=...)."
+            remedy = (
+                "Start the server with a monitor: create_app(service, monitor=...)."
+            )
             return failure(404, f"There are no metrics. {remedy}", "no-monitor")
         text, kind = monitor.exposition(request.headers.get("accept", ""))
         return Response(text, media_type=kind)
@@ -558,9 +565,12 @@ def serve(
         app, host=host, port=port, log_level=log_level, access_log=False
     )
     server = Announcing(config)
+    # When all is done uvicorn sends itself the signal again, which would end us here.
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         server.run()
     finally:
+        signal.signal(signal.SIGTERM, before)
         service.close()
 
 
@@ -585,8 +595,6 @@ def in_background(app: FastAPI, host: str = "127.0.0.1", port: int = 0):
         with in_background(create_app(service)) as address:
             model, tokenizer = qc.load(address)
     """
-    import threading
-
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", access_log=False
     )

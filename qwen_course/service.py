@@ -6,6 +6,7 @@ one continuous batch, and tells its observers of every request that ended.
 
 import asyncio
 import contextlib
+import importlib.util
 import itertools
 import logging
 import threading
@@ -588,7 +589,7 @@ class QwenService:
         with self._refusing(job):
             try:
                 job.ids = await job.loop.run_in_executor(
-                    self._encoder, encode,
+                    self._encoder, _encoded,
                     self.tokenizer, job.talk, job.sampling.thinking, tools,
                 )  # fmt: skip
             except RuntimeError as error:  # the thread that encodes was ended
@@ -728,6 +729,18 @@ class QwenService:
                 log.exception("an observer of the service failed")
 
 
+def why_no_server() -> str | None:
+    """Return why `qwen_course.server` cannot run here, and what to type; or None."""
+    needed = ("fastapi", "uvicorn")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if not missing:
+        return None
+    return (
+        f"the server needs {' and '.join(missing)}, not installed here. "
+        'Type: python -m pip install "qwen-course[serve]"'
+    )
+
+
 def stop_processor(
     tokenizer: "PreTrainedTokenizerBase", opened: bool, stop: Sequence[str], end: int
 ) -> Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]:
@@ -742,6 +755,19 @@ def stop_processor(
         return scores
 
     return process
+
+
+def _encoded(tokenizer, talk, thinking: bool, tools: list | None) -> list[int]:
+    """Return the ids of a conversation; raise ValueError where the template fails."""
+    from jinja2 import TemplateError
+
+    try:
+        return encode(tokenizer, talk, thinking, tools)
+    except (TemplateError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"the chat template cannot render this conversation ({error}). Check its "
+            "tools, its tool_calls, and that every text is made of whole characters."
+        ) from error
 
 
 def _result(job: _Job) -> Reply:
@@ -760,8 +786,8 @@ def _room(prompt: int, max_new_tokens: int, context: int) -> int:
     """Return how many tokens may be written; refuse a prompt without room for any."""
     if prompt >= context:
         raise ValueError(
-            f"the prompt has {prompt} tokens, but this service takes at most {context}, "
-            "the answer included. Shorten the text or drop old messages."
+            f"the prompt has {prompt} tokens, but this service takes at most "
+            f"{context}, the answer included. Shorten the text or drop old messages."
         )
     return min(max_new_tokens, context - prompt)
 

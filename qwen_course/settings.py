@@ -42,8 +42,8 @@ def specialist(task: str) -> str:
     """Return the model for "coder", "math", "vl" or "audio" that the lessons use.
 
     The pocket model, or the real one where `QWEN_COURSE_MODEL` names a real one too (a
-    server is no such name: it has one model, and not this). A variable such as `QWEN_COURSE_VL` chooses for one task. Raises ValueError for an
-    unknown task.
+    server is no such name: it has one model, and not this). A variable such as
+    `QWEN_COURSE_VL` chooses for one task. Raises ValueError for an unknown task.
 
     >>> specialist("coder")
     'pocket-coder'

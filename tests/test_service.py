@@ -54,9 +54,9 @@ def told(service):
 def same(reply, expected) -> bool:
     texts = (reply.thinking, reply.answer, reply.stopped)
     tokens = (reply.usage.thinking_tokens, reply.usage.answer_tokens)
-    return texts == (expected.thinking, expected.answer, expected.stopped) and tokens == (
-        expected.usage.thinking_tokens, expected.usage.answer_tokens,
-    )  # fmt: skip
+    used = expected.usage
+    wanted = (expected.thinking, expected.answer, expected.stopped)
+    return texts == wanted and tokens == (used.thinking_tokens, used.answer_tokens)
 
 
 def gather(service, questions, sampling=GREEDY):
@@ -221,7 +221,9 @@ def test_a_seed_gives_the_same_answer_alone_and_in_company(service, asked):
 def test_a_greedy_request_is_not_disturbed_by_sampled_neighbours(service, asked):
     async def mixed():
         hot = [service.generate_async(q, Sampling(temperature=2.0)) for q in asked[0]]
-        replies = await asyncio.gather(service.generate_async(asked[0][2], GREEDY), *hot)
+        replies = await asyncio.gather(
+            service.generate_async(asked[0][2], GREEDY), *hot
+        )
         return replies[0]
 
     assert same(asyncio.run(mixed()), asked[1][2])
@@ -264,7 +266,11 @@ def test_sampling_draws_from_the_tokens_that_generate_would_keep():
 
     scores = torch.randn(1, 40, generator=torch.Generator().manual_seed(1)) * 3
     kept = scores
-    for warp in (TemperatureLogitsWarper(0.8), TopKLogitsWarper(9), TopPLogitsWarper(0.9)):
+    for warp in (
+        TemperatureLogitsWarper(0.8),
+        TopKLogitsWarper(9),
+        TopPLogitsWarper(0.9),
+    ):
         kept = warp(None, kept)
     request = Request("", [], 1, temperature=0.8, top_k=9, top_p=0.9, seed=2)
     drawn = [int(sample(scores, [request])) for _ in range(4000)]

@@ -1,0 +1,208 @@
+"""Measure the ways to serve under the same load: `python -m benchmarks.serving`.
+
+A closed loop of 16 users shows the most each way can do, an open loop of Poisson
+arrivals what it feels like at a given load. Servers run in a process of their own;
+vLLM is measured where `--vllm` names a Python that has it. Run nothing else beside it.
+The rows go to `qwen_course/data/measured/serving.json`, the ratios that the course is
+held to into `benchmarks/results.json`. About 15 minutes on two cores.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks.measure import RESULTS, ROOT
+
+MEASURED = ROOT / "qwen_course" / "data" / "measured"
+# What the published service is: see lesson 08. Its threads all compute at once.
+PUBLISHED = "a thread each, no lock"
+ALONE, OURS = "one after the other", "continuous"
+THEIRS = "transformers serve"
+CONTINUOUS = [
+    "--continuous-batching", "--attn-implementation", "sdpa", "--cb-block-size", "32",
+    "--cb-num-blocks", "512", "--cb-max-batch-tokens", "512",
+]  # fmt: skip
+TRANSFORMERS = "from transformers.cli.transformers import main; main()"
+
+
+def questions(number: int = 64) -> list[str]:
+    """Return questions of several kinds and lengths, the same each time."""
+    import qwen_course as qc
+
+    kinds = (qc.tasks.sums, qc.tasks.word_problems, qc.tasks.products)
+    rows = [kind.problems(number // 3 + 1, seed=8) for kind in kinds]
+    return [one.question for group in zip(*rows, strict=True) for one in group]
+
+
+def inside() -> Iterator[tuple[str, Any]]:
+    """Yield the ways inside this process."""
+    import qwen_course as qc
+    from qwen_course import traffic
+    from qwen_course.service import QwenService
+
+    pocket = qc.load("pocket-qwen3")
+    yield ALONE, traffic.one_by_one(*pocket)
+    yield PUBLISHED, traffic.in_threads(*pocket)
+    yield "batches of 16", traffic.in_batches(*pocket)
+    with QwenService(*pocket, max_waiting=1000, timeout=600) as service:
+        yield OURS, traffic.through(service)
+
+
+def servers(vllm: str | None) -> Iterator[tuple[str, Any]]:
+    """Yield the ways over HTTP, each server running while it is measured."""
+    from qwen_course import traffic
+    from qwen_course.loading import BUNDLED
+
+    folder, port = str(BUNDLED / "pocket-qwen3"), str(free_port())
+    own = [sys.executable, "-m", "qwen_course", "serve", "--port", port,
+           "--max-waiting", "1000", "--timeout", "600"]  # fmt: skip
+    starts: dict[str, tuple[list[str], str]] = {
+        "qwen-course serve": (own, "pocket-qwen3"),
+        THEIRS: (
+            [sys.executable, "-c", TRANSFORMERS, "serve", folder, "--port", port, *CONTINUOUS],
+            folder,
+        ),
+    }  # fmt: skip
+    if vllm:
+        starts["vLLM"] = (
+            [vllm, "-m", "vllm.entrypoints.openai.api_server", "--model", folder,
+             "--port", port, "--dtype", "float32", "--max-num-seqs", "16"],
+            folder,
+        )  # fmt: skip
+    for name, (command, model) in starts.items():
+        with running(command, port):
+            # transformers refuses the field, and counts the tokens without it.
+            count = (
+                {} if name == THEIRS else {"stream_options": {"include_usage": True}}
+            )
+            address = f"http://127.0.0.1:{port}/v1"
+            yield name, traffic.over_http(address, model, **count)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: str):
+    """Start a server, wait until it answers, and stop it."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    process = subprocess.Popen(command, env=environment, **quiet)  # type: ignore[call-overload]
+    try:
+        for _ in range(1200):
+            if process.poll() is not None:
+                raise OSError(f"it ended with {process.returncode}: {command[:4]}")
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+                break
+            time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+async def measure(name: str, way: Any, options, asked: list[str]) -> list[Any]:
+    """Return the loads of one way: a warm-up that is dropped, users, then rates."""
+    from qwen_course.traffic import closed_loop, open_loop
+
+    await closed_loop(name, way, asked, min(4, options.users), 1)
+    each = 2 if name in (ALONE, PUBLISHED) else options.each
+    found = [await closed_loop(name, way, asked, options.users, each)]
+    for rate in options.rates:
+        if found[-1].rate and found[-1].latency(0.95) > options.patience:
+            break  # it does not keep up: more users only wait longer
+        found.append(await open_loop(name, way, asked, rate, options.seconds))
+        print(f"  {rate:g}/s done", flush=True)
+    return found
+
+
+def summary(loads) -> dict[str, Any]:
+    """Return what the course is held to, from one run on one machine."""
+    from qwen_course.meters import machine
+
+    full = {load.way: load for load in loads if load.users}
+    speed = {way: load.tokens_per_second for way, load in full.items()}
+
+    def times(way: str, than: str) -> float | None:
+        both = way in speed and than in speed
+        return round(speed[way] / speed[than], 2) if both else None
+
+    first = {way: load.first_token(0.95) for way, load in full.items()}
+    shorter = (
+        first[OURS] / first[PUBLISHED] if {OURS, PUBLISHED} <= set(first) else None
+    )
+    return {
+        "machine": machine(),
+        "users": loads[0].users,
+        "tokens_per_second": {way: round(one) for way, one in speed.items()},
+        "times_one_after_the_other": times(OURS, ALONE),
+        "times_published": times(OURS, PUBLISHED),
+        "first_token_p95_of_published": shorter and round(shorter, 3),
+        "server_times_transformers_serve": times("qwen-course serve", THEIRS),
+        "server_times_vllm": times("qwen-course serve", "vLLM"),
+    }
+
+
+def main() -> None:
+    """Measure, print and keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ways", help="names that contain one of these, by commas")
+    parser.add_argument("--users", type=int, default=16)
+    parser.add_argument("--each", type=int, default=12, help="questions a user")
+    parser.add_argument("--seconds", type=float, default=20, help="of one open loop")
+    parser.add_argument("--rates", type=float, nargs="*", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--patience", type=float, default=10, help="seconds of p95")
+    parser.add_argument("--vllm", help="a Python that has vLLM")
+    parser.add_argument("--threads", type=int, help="of torch, in this process")
+    parser.add_argument("--dry", action="store_true", help="keep nothing")
+    options = parser.parse_args()
+    if options.threads:
+        import torch
+
+        torch.set_num_threads(options.threads)
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    from qwen_course.traffic import Loads
+
+    loads, asked = Loads(), questions()
+    wanted: Callable[[str], bool] = lambda name: (  # noqa: E731
+        not options.ways or any(one in name for one in options.ways.split(","))
+    )
+    for source in (inside(), servers(options.vllm)):
+        for name, way in source:
+            if wanted(name):
+                print(name, flush=True)
+                loads += asyncio.run(measure(name, way, options, asked))
+    print(loads)
+    results = summary(loads)
+    print(json.dumps(results, indent=1))
+    if not options.dry:
+        keep(loads, results)
+
+
+def keep(loads, results: dict[str, Any]) -> None:
+    """Write the rows and the ratios where the lesson and the README find them."""
+    MEASURED.mkdir(exist_ok=True)
+    rows = {"machine": results["machine"], "loads": [load.as_row() for load in loads]}
+    text = json.dumps(rows, indent=1) + "\n"
+    (MEASURED / "serving.json").write_text(text, encoding="utf-8")
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    kept["serving"] = results
+    RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
