@@ -68,7 +68,8 @@ def servers(vllm: str | None) -> Iterator[tuple[str, Any]]:
     starts: dict[str, tuple[list[str], str]] = {
         "qwen-course serve": (own, "pocket-qwen3"),
         THEIRS: (
-            [sys.executable, "-c", TRANSFORMERS, "serve", folder, "--port", port, *CONTINUOUS],
+            [sys.executable, "-c", TRANSFORMERS, "serve", folder, "--port", port,
+             *CONTINUOUS],
             folder,
         ),
     }  # fmt: skip

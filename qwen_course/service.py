@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from qwen_course.chat import Reply, Usage, sampling_arguments
 from qwen_course.continuous import CACHE_BYTES, Batch, Request, check_model
 from qwen_course.errors import suggest
+from qwen_course.growing import Growing, Piece, opened_by, stop_processor
 from qwen_course.inference import end_ids
 from qwen_course.messages import Message, check_messages, encode
-from qwen_course.thinking import budget_processor, token_id
+from qwen_course.thinking import budget_processor
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 try:
@@ -213,93 +213,6 @@ class ServiceFull(RuntimeError):
 
 class ServiceClosed(RuntimeError):
     """The service takes no more requests: it is being closed."""
-
-
-# A reply while it grows
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of an answer while it is written: new text, and at the end the reply."""
-
-    thinking: str = ""
-    answer: str = ""
-    reply: Reply | None = None
-
-
-class Growing:
-    """The text of a reply while it grows: thinking and answer, every character whole.
-
-    `opened` says that the prompt already opened the think block. A text of `stop` ends
-    the answer before it.
-    """
-
-    def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", opened: bool, stop: Sequence[str]
-    ) -> None:
-        self._tokenizer, self._stop, self._inside = tokenizer, stop, opened
-        self._start, self._end = (token_id(tokenizer, t) for t in _BLOCK)
-        self._pending: list[int] = []
-        self._text = {True: "", False: ""}
-        self._shown = {True: 0, False: 0}
-        self._read = 0
-        self.tokens = {True: 0, False: 0}  # inside the think block, outside
-
-    def add(self, ids: Sequence[int]) -> None:
-        """Take in the ids written so far, of which the first ones are known."""
-        for token in ids[self._read :]:
-            if token == (self._end if self._inside else self._start):
-                self._flush()
-                self._inside = not self._inside
-            else:
-                self._pending.append(token)
-                self.tokens[self._inside] += 1
-        self._read = len(ids)
-        if not self._decoded().endswith("\ufffd"):
-            self._flush()
-
-    def _decoded(self) -> str:
-        return str(self._tokenizer.decode(self._pending, skip_special_tokens=True))
-
-    def _flush(self) -> None:
-        self._text[self._inside] += self._decoded()
-        self._pending = []
-
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop text was written."""
-        return any(text in self._text[False] for text in self._stop)
-
-    def text(self, inside: bool, whole: bool = True) -> str:
-        """Return the thinking or the answer; unless `whole`, what is sure to stay."""
-        if whole:
-            self._flush()
-        text = self._text[inside]
-        return (text if inside else _before(text, self._stop, whole)).strip()
-
-    def news(self, whole: bool = False) -> Piece:
-        """Return the text that was not returned before."""
-        new = {}
-        for inside in (True, False):
-            text = self.text(inside, whole)
-            new[inside] = text[self._shown[inside] :]
-            self._shown[inside] = max(self._shown[inside], len(text))
-        return Piece(new[True], new[False])
-
-
-_BLOCK = ("<think>", "</think>")
-
-
-def _before(text: str, stop: Sequence[str], whole: bool) -> str:
-    """Cut a text before the first stop text; unless `whole`, before half of one too."""
-    text = text[: min((text.find(one) for one in stop if one in text), default=None)]
-    if whole:
-        return text
-    held = max(
-        (n for one in stop for n in range(1, len(one)) if text.endswith(one[:n])),
-        default=0,
-    )
-    return text[: len(text) - held]
 
 
 @dataclass(eq=False)
@@ -603,7 +516,7 @@ class QwenService:
     def _request(self, job: _Job, room: int) -> Request:
         """Translate the wishes of a request into those of the batch."""
         wish = job.sampling
-        opened = _opened(job.ids, self.tokenizer)
+        opened = opened_by(job.ids, self.tokenizer)
         job.growing = Growing(self.tokenizer, opened, wish.stop)
         processors: list[Any] = []
         if wish.thinking_budget is not None:
@@ -741,22 +654,6 @@ def why_no_server() -> str | None:
     )
 
 
-def stop_processor(
-    tokenizer: "PreTrainedTokenizerBase", opened: bool, stop: Sequence[str], end: int
-) -> Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]:
-    """Return a logits processor that ends the answer once it holds a stop text."""
-    growing = Growing(tokenizer, opened, stop)
-
-    def process(input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
-        growing.add(input_ids[0].tolist())
-        if growing.stopped:
-            scores = scores.new_full(scores.shape, -float("inf"))
-            scores[:, end] = 0.0
-        return scores
-
-    return process
-
-
 def _encoded(tokenizer, talk, thinking: bool, tools: list | None) -> list[int]:
     """Return the ids of a conversation; raise ValueError where the template fails."""
     from jinja2 import TemplateError
@@ -790,15 +687,6 @@ def _room(prompt: int, max_new_tokens: int, context: int) -> int:
             f"{context}, the answer included. Shorten the text or drop old messages."
         )
     return min(max_new_tokens, context - prompt)
-
-
-def _opened(ids: Sequence[int], tokenizer) -> bool:
-    """Return whether a prompt ends inside a think block that it opened itself."""
-    start, end = (token_id(tokenizer, text) for text in _BLOCK)
-    for token in reversed(ids):
-        if token in (start, end):
-            return token == start
-    return False
 
 
 def _sampling(model, wish: Sampling) -> dict[str, Any]:

@@ -56,6 +56,8 @@ def test_evaluate_prints_both_modes(capsys):
         (["evaluate", "--parts", "sums", "-n", "0"], "give at least one"),
         (["evaluate", "--parts", "sum"], 'Did you mean "sums"'),
         (["evaluate", "pocket-qwen"], 'Did you mean "pocket-qwen3"'),
+        (["serve", "--model", "pocket-vl"], "reads text alone"),
+        (["serve", "--max-batch", "0"], "1 or more places"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_status_1(arguments, message, capsys):

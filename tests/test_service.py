@@ -11,14 +11,8 @@ import torch
 
 import qwen_course as qc
 from qwen_course.continuous import Request, choose, sample
-from qwen_course.service import (
-    Growing,
-    QwenService,
-    Sampling,
-    ServiceClosed,
-    ServiceFull,
-    _before,
-)
+from qwen_course.growing import Growing, _before
+from qwen_course.service import QwenService, Sampling, ServiceClosed, ServiceFull
 
 GREEDY = Sampling(temperature=0)
 
