@@ -159,7 +159,11 @@ class Batch:
         processors.logits_processor.append(self._chooser)
         processors.tensors_required += 1
         processors.do_processing = True
-        self._manager.start()
+        # subtle: a thread is a daemon if the one that starts it is. A service that
+        # nobody closed must not keep Python from ending.
+        starter = threading.Thread(target=self._manager.start, daemon=True)
+        starter.start()
+        starter.join()
 
 
 def check_model(model: Any) -> None:

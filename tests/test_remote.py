@@ -15,11 +15,15 @@ from qwen_course.service import QwenService
 from qwen_course.tools import calculator
 
 QUESTION = "What is 12 + 30 + 55?"
+PATIENT = {"timeout": 600}  # the machine of a test may be slow
 
 
 @pytest.fixture(scope="module")
 def address(pocket):
-    with QwenService(*pocket) as service, in_background(create_app(service)) as address:
+    with (
+        QwenService(*pocket, **PATIENT) as service,
+        in_background(create_app(service)) as address,
+    ):
         yield address
 
 

@@ -23,11 +23,12 @@ from qwen_course.tools import calculator
 
 QUESTION = [{"role": "user", "content": "What is 12 + 30 + 55?"}]
 NAME = "pocket-qwen3"
+PATIENT = {"timeout": 600}  # the machine of a test may be slow
 
 
 @pytest.fixture(scope="module")
 def service(pocket):
-    with QwenService(*pocket) as service:
+    with QwenService(*pocket, **PATIENT) as service:
         yield service
 
 
@@ -269,7 +270,7 @@ def test_a_full_queue_is_told_with_a_time_to_come_back(pocket):
         return status, headers, json.loads(said)["error"]
 
     with (
-        QwenService(*pocket, max_batch=1, max_waiting=0) as service,
+        QwenService(*pocket, **PATIENT, max_batch=1, max_waiting=0) as service,
         in_background(create_app(service)) as address,
     ):
         status, headers, error = asyncio.run(fill(service, address))
@@ -295,7 +296,7 @@ def test_with_a_guard_nothing_is_answered_without_a_key(pocket):
 
     keys = ApiKeys()
     key = keys.add("ada")
-    with QwenService(*pocket) as service:
+    with QwenService(*pocket, **PATIENT) as service:
         guard = Guard(pocket[1], keys)
         with in_background(create_app(service, guard)) as address:
             stranger = openai.OpenAI(base_url=address, api_key="qc-x", max_retries=0)
@@ -329,7 +330,7 @@ def test_health_and_metrics_come_from_the_monitor(service):
 
 
 def test_without_a_monitor_metrics_say_how_to_have_them(pocket):
-    service = QwenService(*pocket)
+    service = QwenService(*pocket, **PATIENT)
     with in_background(create_app(service)) as address:
         root = address.removesuffix("/v1")
         assert send(root, None, "/metrics", "GET")[0] == 404
@@ -345,7 +346,8 @@ def test_without_a_monitor_metrics_say_how_to_have_them(pocket):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
 def test_the_command_serves_and_finishes_its_answer_when_told_to_stop():
-    command = [sys.executable, "-m", "qwen_course", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "qwen_course", "serve", "--port", "0",
+               "--timeout", "600"]  # fmt: skip
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     server = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=environment

@@ -15,6 +15,7 @@ from qwen_course.growing import Growing, _before
 from qwen_course.service import QwenService, Sampling, ServiceClosed, ServiceFull
 
 GREEDY = Sampling(temperature=0)
+PATIENT = {"timeout": 600}  # the machine of a test may be slow
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def asked(pocket):
 
 @pytest.fixture(scope="module")
 def service(pocket):
-    with QwenService(*pocket) as service:
+    with QwenService(*pocket, **PATIENT) as service:
         yield service
 
 
@@ -72,7 +73,7 @@ def test_every_answer_among_many_is_the_greedy_one_alone(service, asked):
 
 def test_more_requests_than_places_are_all_answered(pocket, asked):
     questions, alone = asked
-    with QwenService(*pocket, max_batch=2) as service:
+    with QwenService(*pocket, **PATIENT, max_batch=2) as service:
         assert all(map(same, gather(service, questions), alone))
 
 
@@ -89,7 +90,7 @@ def test_a_batch_works_inside_a_notebook_whose_loop_is_running(service, asked):
 
 
 def test_a_long_batch_does_not_fill_the_queue(pocket, asked):
-    with QwenService(*pocket, max_batch=2, max_waiting=0) as service:
+    with QwenService(*pocket, **PATIENT, max_batch=2, max_waiting=0) as service:
         assert all(map(same, service.generate_batch(asked[0], GREEDY), asked[1]))
 
 
@@ -126,7 +127,7 @@ def test_requests_that_do_not_fit_into_the_cache_wait_and_end_right(pocket):
     problems = qc.tasks.sums.problems(16, seed=8, count=7)
     questions = [problem.question for problem in problems]
     alone = qc.chat_batch(*pocket, questions, sampling="greedy")
-    with QwenService(*pocket, cache_bytes=1) as service:
+    with QwenService(*pocket, **PATIENT, cache_bytes=1) as service:
         replies = gather(service, questions)
     used = [reply.usage for reply in replies]
     assert sum(u.prompt_tokens + u.thinking_tokens for u in used) > service.context
@@ -136,7 +137,7 @@ def test_requests_that_do_not_fit_into_the_cache_wait_and_end_right(pocket):
 def test_a_mixture_of_experts_is_served_as_well():
     model, tokenizer = qc.load("pocket-qwen3-moe")
     question = "What is 12 + 30 + 5?"
-    with QwenService(model, tokenizer) as service:
+    with QwenService(model, tokenizer, **PATIENT) as service:
         reply = service.generate_batch([question, "What is 7 + 8?"], GREEDY)[0]
     assert same(reply, qc.chat(model, tokenizer, question, sampling="greedy"))
 
@@ -352,7 +353,7 @@ def test_the_event_loop_is_free_while_the_model_computes(service, asked):
 
 def test_a_full_queue_refuses_and_answers_what_it_took(pocket, asked):
     heard = []
-    with QwenService(*pocket, max_batch=1, max_waiting=2,
+    with QwenService(*pocket, **PATIENT, max_batch=1, max_waiting=2,
                      observers=[heard.append]) as service:  # fmt: skip
         replies = gather(service, asked[0][:5])
     assert all(map(same, replies[:3], asked[1]))
@@ -393,7 +394,7 @@ def test_closing_finishes_what_was_accepted_and_refuses_the_rest(pocket, asked):
     questions, alone = asked
 
     async def close_early():
-        service = QwenService(*pocket, max_batch=2)
+        service = QwenService(*pocket, **PATIENT, max_batch=2)
         tasks = [asyncio.create_task(service.generate_async(q, GREEDY))
                  for q in questions]  # fmt: skip
         await asyncio.sleep(0)
@@ -409,7 +410,7 @@ def test_closing_finishes_what_was_accepted_and_refuses_the_rest(pocket, asked):
 
 def test_closing_in_the_loop_that_waits_is_refused_instead_of_hanging(pocket, asked):
     async def cell():
-        async with QwenService(*pocket) as service:
+        async with QwenService(*pocket, **PATIENT) as service:
             task = asyncio.create_task(service.generate_async(asked[0][0], GREEDY))
             await asyncio.sleep(0)
             with pytest.raises(RuntimeError, match="await service.aclose"):
@@ -431,7 +432,7 @@ def test_when_the_model_fails_its_requests_hear_of_it_and_the_next_is_answered(
             raise ArithmeticError("a pass went wrong")
         return forward(self, *args, **kwargs)
 
-    with QwenService(model, tokenizer) as service:
+    with QwenService(model, tokenizer, **PATIENT) as service:
         monkeypatch.setattr(type(model), "forward", fails_once)
         failed = gather(service, asked[0][:2])
         assert all("a pass went wrong" in str(error) for error in failed)
@@ -473,7 +474,7 @@ def test_a_model_that_is_no_language_model_is_refused(seeing):
 
 def test_limits_that_make_no_sense_are_refused(pocket):
     with pytest.raises(ValueError, match="1 or more places"):
-        QwenService(*pocket, max_batch=0)
+        QwenService(*pocket, **PATIENT, max_batch=0)
 
 
 def test_a_prompt_that_opens_the_block_itself_is_thinking_from_the_start(pocket):
@@ -482,6 +483,18 @@ def test_a_prompt_that_opens_the_block_itself_is_thinking_from_the_start(pocket)
     growing = Growing(tokenizer, opened=True, stop=())
     growing.add(ids)
     assert (growing.text(True), growing.text(False)) == ("12 + 30 = 42", "42")
+
+
+def test_a_service_that_nobody_closed_lets_python_end():
+    code = """
+import qwen_course as qc
+from qwen_course.service import QwenService, Sampling
+service = QwenService(*qc.load("pocket-qwen3"))
+wish = Sampling(temperature=0, max_new_tokens=2)
+print(len(service.generate_batch(["Hi"], wish)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "1\n")
 
 
 def test_without_pydantic_the_error_says_what_to_install():
