@@ -9,7 +9,6 @@ A server needs one line a request, `with guard.request(...) as admitted:`; it ra
 `Refused`, which says the HTTP status.
 """
 
-import asyncio
 import contextlib
 import dataclasses
 import hashlib
@@ -416,6 +415,10 @@ class SecureQwenService:
         """Close the service: it finishes what was accepted."""
         self.service.close()
 
+    async def aclose(self) -> None:
+        """Close it without holding up the event loop."""
+        await self.service.aclose()
+
     def __enter__(self) -> "SecureQwenService":
         return self
 
@@ -426,4 +429,4 @@ class SecureQwenService:
         return self
 
     async def __aexit__(self, *error: Any) -> None:
-        await asyncio.to_thread(self.close)
+        await self.aclose()

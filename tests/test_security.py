@@ -600,6 +600,32 @@ def test_there_are_at_least_sixty_attacks_in_named_groups():
     assert len({attack.group for attack in ATTACKS}) >= 10
 
 
+# The same against the real server
+
+
+@pytest.fixture(scope="module")
+def client():
+    testclient = pytest.importorskip("fastapi.testclient")
+    from qwen_course.server import create_app
+    from qwen_course.service import QwenService
+
+    ours = Ours()
+    with QwenService(*qc.load("pocket-qwen3")) as service:
+        app = create_app(service, guard=ours.guard)
+        header = {"Authorization": ours.header}
+        yield testclient.TestClient(app, headers=header, raise_server_exceptions=False)
+
+
+BODIES = [attack for attack in ATTACKS if attack.how == "body"]
+
+
+@pytest.mark.parametrize("attack", BODIES, ids=str)
+def test_the_server_refuses_every_malformed_body_and_goes_on(attack, client):
+    answer = client.post("/v1/chat/completions", content=body_of(attack))
+    assert answer.status_code in (400, 413)
+    assert client.get("/health").status_code == 200
+
+
 # Honest traffic
 
 
@@ -854,7 +880,12 @@ def test_a_batch_is_guarded_like_its_single_requests():
 
 def test_closing_the_guarded_service_closes_the_service():
     ours, closed = Ours(), []
-    ours.service.close = lambda: closed.append(True)
+
+    async def aclose() -> None:
+        closed.append("inside")
+
+    ours.service.aclose = aclose
+    ours.service.close = lambda: closed.append("outside")
     with ours.secure:
         pass
 
@@ -863,7 +894,7 @@ def test_closing_the_guarded_service_closes_the_service():
             pass
 
     asyncio.run(use())
-    assert closed == [True, True]
+    assert closed == ["outside", "inside"]
 
 
 # Keys
