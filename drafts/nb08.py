@@ -135,6 +135,7 @@ async def longest_pause(work):
     task = asyncio.create_task(heart(beats))
     await asyncio.sleep(0.05)
     await work
+    await asyncio.sleep(0.05)
     task.cancel()
     return max(after - before for before, after in zip(beats, beats[1:]))
 
@@ -185,9 +186,9 @@ cut = [row[: row.index(end) + 1] if end in row else row for row in together]
 print(sum(a == b for a, b in zip(alone, cut)), "of", users, "answers are those alone")
 ''')
 md("batch-read", """
-All rows equal their single answers. But look at the published method: it pads on the *right*, so the model
-goes on after padding; and it cuts the answer off at the padded length of each prompt. And a user who comes just after a batch
-began waits for its longest answer.
+All rows equal their single answers. The published method pads on the *right*, the default of Qwen's tokenizers:
+there the model goes on after filler, and answers change (lesson 06). And whoever comes just after a batch began
+waits for its longest answer.
 """)
 code("batch-clock", '''
 from qwen_course import traffic
@@ -337,7 +338,7 @@ place is free after the pass that is running.
 """)
 code("cancel", '''
 task = asyncio.create_task(service.generate_async(questions[0]))
-while not service.running:
+while not service.running and not task.done():
     await asyncio.sleep(0.001)
 task.cancel()
 await asyncio.sleep(0)
@@ -356,14 +357,15 @@ for ask in (
     try:
         await ask()
     except (TimeoutError, ValueError) as error:
-        print(type(error).__name__, "|", str(error).replace("\\n", " ")[:75])
+        print(type(error).__name__, "|", str(error)[:75])
 ''')
 md("refused-read", """
 Every refusal says what to do. The published code cuts a prompt at 4,096 tokens without a word: the *end* goes first, and with it the
 question. At last, the end of a service: it takes nobody new and finishes what it took.
 """)
 code("close", '''
-last = asyncio.create_task(small.generate_async(questions[0]))
+wish = Sampling(temperature=0)
+last = asyncio.create_task(small.generate_async(questions[0], wish))
 await asyncio.sleep(0)
 await small.aclose()
 print("finished:", last.done() and bool(last.result().answer))

@@ -124,7 +124,7 @@ def serve(options: argparse.Namespace) -> int:
     service = QwenService(
         model, tokenizer,
         max_batch=options.max_batch, max_waiting=options.max_waiting,
-        timeout=options.timeout,
+        timeout=options.timeout, cache_bytes=int(options.cache_gb * 2**30),
     )  # fmt: skip
     app = create_app(service, guard, QwenMonitor())
     run(app, service, options.host, options.port)
@@ -139,6 +139,7 @@ def _add_serve(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--max-batch", type=int, default=16, help="at once (16)")
     sub.add_argument("--max-waiting", type=int, default=64, help="in the queue (64)")
     sub.add_argument("--timeout", type=float, default=60, help="seconds a request (60)")
+    sub.add_argument("--cache-gb", type=float, default=1, help="of the KV cache (1)")
     _add_model(sub)
 
 

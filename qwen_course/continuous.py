@@ -72,7 +72,7 @@ class Batch:
         check_model(model)
         self.places, self._deliver = places, deliver
         context, blocks = cache_size(model, places, cache_bytes)
-        self.longest = min(context, blocks * PAGE)
+        self.longest = min(context, (blocks - 1) * PAGE)
         self._model, self._ends, self._blocks = model, sorted(ends), blocks
         self._chooser, self._lock = make_chooser(), threading.Lock()
         self._manager: Any = None
@@ -191,15 +191,14 @@ def check_model(model: Any) -> None:
 def cache_size(model: "PreTrainedModel", places: int, bytes: int) -> tuple[int, int]:
     """Return the model's context in tokens, and how many blocks its cache gets.
 
-    Enough for all places at full length, or what fits into `bytes`, but never less than
-    one request of full length needs.
+    Enough for all places at full length, or what fits into `bytes`.
     """
     config: Any = model.config.get_text_config()
     context = config.max_position_embeddings
     token = memory.kv_cache_bytes(
         memory.dimensions(model.config), 1, model.dtype.itemsize
     )
-    tokens = min(places * context, max(context, int(bytes // token)))
+    tokens = min(places * context, max(PASS, int(bytes // token)))
     return context, -(-tokens // PAGE) + 1
 
 

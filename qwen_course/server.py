@@ -7,7 +7,6 @@ and then finishes the answers it has begun.
 import asyncio
 import contextlib
 import json
-import re
 import signal
 import threading
 import time
@@ -25,6 +24,7 @@ from qwen_course.service import (
     Sampling,
     ServiceClosed,
     ServiceFull,
+    in_one_sentence,
 )
 from qwen_course.tools import ToolCall, split_tool_calls
 
@@ -350,17 +350,6 @@ def as_failure(error: Exception) -> JSONResponse:
     if isinstance(error, ValueError):
         return failure(400, str(error), "malformed")
     raise error
-
-
-def in_one_sentence(error: ValidationError) -> str:
-    """Return the first thing that is wrong: where, and what.
-
-    pydantic quotes what was sent; an answer and a log do better without.
-    """
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"]))[:80]
-    what = re.sub(r"^Value error, ", "", first["msg"])
-    return f"{where}: {what}" if where else what
 
 
 # The application

@@ -30,7 +30,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 try:
-    from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+    from pydantic import (
+        BaseModel,
+        ConfigDict,
+        ValidationError,
+        field_validator,
+        model_validator,
+    )
 except ImportError as error:
     raise ImportError(
         "the service needs pydantic, which is not installed here. "
@@ -51,8 +57,8 @@ class Sampling(BaseModel):
     """How one request is answered. What is None is what the model's authors recommend.
 
     `temperature` 0 is greedy; `top_k` 0 takes all tokens; `seed` makes sampling
-    repeatable; the answer ends before the first text of `stop`. Raises ValueError
-    (pydantic's) for a value outside its range.
+    repeatable; the answer ends before the first text of `stop`. Raises ValueError for a
+    value outside its range.
 
     Example:
         Sampling(temperature=0, thinking_budget=64)
@@ -68,6 +74,12 @@ class Sampling(BaseModel):
     thinking_budget: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+
+    def __init__(self, **wishes: Any) -> None:
+        try:
+            super().__init__(**wishes)
+        except ValidationError as error:
+            raise ValueError(in_one_sentence(error)) from None
 
     @model_validator(mode="before")
     @classmethod
@@ -129,6 +141,19 @@ class Sampling(BaseModel):
         if not self.thinking:
             raise ValueError("thinking_budget needs thinking=True; you passed False.")
         return self
+
+
+def in_one_sentence(error: ValidationError) -> str:
+    """Return the first thing that is wrong: where, and what.
+
+    pydantic quotes what was sent; an error and a log do better without.
+    """
+    first = error.errors(include_url=False, include_input=False)[0]
+    ours = "Value error, "  # a sentence of our own, which names the field
+    if first["msg"].startswith(ours):
+        return first["msg"].removeprefix(ours)
+    where = ".".join(map(str, first["loc"]))[:80]
+    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 def _between(name: str, value: Any, low: float, high: float, words: str) -> Any:

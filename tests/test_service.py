@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import qwen_course as qc
+from qwen_course import memory
 from qwen_course.continuous import Request, choose, sample
 from qwen_course.growing import Growing, _before
 from qwen_course.service import QwenService, Sampling, ServiceClosed, ServiceFull
@@ -127,11 +128,19 @@ def test_requests_that_do_not_fit_into_the_cache_wait_and_end_right(pocket):
     problems = qc.tasks.sums.problems(16, seed=8, count=7)
     questions = [problem.question for problem in problems]
     alone = qc.chat_batch(*pocket, questions, sampling="greedy")
-    with QwenService(*pocket, **PATIENT, cache_bytes=1) as service:
+    room = 1100 * memory.kv_cache_bytes(memory.dimensions(pocket[0].config), 1, 4)
+    with QwenService(*pocket, **PATIENT, cache_bytes=room) as service:
         replies = gather(service, questions)
     used = [reply.usage for reply in replies]
     assert sum(u.prompt_tokens + u.thinking_tokens for u in used) > service.context
     assert all(map(same, replies, alone))
+
+
+def test_a_small_cache_limits_the_length_of_a_request(pocket):
+    service = QwenService(*pocket, cache_bytes=1)
+    assert service.context == 512
+    error = gather(service, ["word " * 600])[0]
+    assert "takes at most 512" in str(error)
 
 
 def test_a_mixture_of_experts_is_served_as_well():
