@@ -97,18 +97,18 @@ in tokens a second, and for each user the wait, from the moment of arrival. Not 
 the service noticed: a service that blocks its own door would look fast.
 """)
 code("percentiles", '''
+from qwen_course import traffic
 from qwen_course.monitoring import percentile
-from qwen_course.traffic import Loads, open_loop
 
 
-async def threads(question, first):  # a way to answer: it says when the first token came
+async def threads(question, first):  # a way to answer; it tells of its first token
     tokens = await published(question)
     first()  # its users see nothing before all is done
     return len(tokens)
 
 
 seconds, rates = effort(6, 1), (effort(2, 4), 4, 8)[: effort(3, 1)]
-load = await open_loop("threads", threads, questions, rates[0], seconds)
+load = await traffic.open_loop("threads", threads, questions, rates[0], seconds)
 waits = sorted(visit.latency for visit in load.visits)
 print(f"mean {sum(waits) / len(waits):.2f} s, longest {waits[-1]:.2f} s")
 print(f"p50 {percentile(waits, 0.5):.2f} s, p95 {percentile(waits, 0.95):.2f} s")
@@ -191,14 +191,12 @@ there the model goes on after filler, and answers change (lesson 06). And whoeve
 waits for its longest answer.
 """)
 code("batch-clock", '''
-from qwen_course import traffic
-
 ways = {
     "one after the other": traffic.one_by_one(model, tokenizer),
     "threads": threads,
     "batches": traffic.in_batches(model, tokenizer),
 }
-closed = Loads()
+closed = traffic.Loads()
 for name, way in ways.items():
     closed.append(await traffic.closed_loop(name, way, questions, users, each=1))
 closed
@@ -220,9 +218,7 @@ settings = ContinuousBatchingConfig(
     page_size=32, num_blocks=256, max_batch_tokens=512, max_requests_per_batch=16
 )
 greedy = GenerationConfig(do_sample=False, eos_token_id=tokenizer.eos_token_id)
-manager = model.init_continuous_batching(
-    generation_config=greedy, continuous_batching_config=settings
-)
+manager = model.init_continuous_batching(greedy, settings)
 manager.start()
 ''')
 code("manager-ask", '''
@@ -283,10 +279,10 @@ Now the four ways, each with more and more users a second, until they do not kee
 """)
 code("loads", '''
 ways["continuous"] = traffic.through(service)
-loads = Loads()
+loads = traffic.Loads()
 for name, way in ways.items():
     for rate in rates:
-        loads.append(await open_loop(name, way, questions, rate, seconds))
+        loads.append(await traffic.open_loop(name, way, questions, rate, seconds))
 loads
 ''')
 code("loads-plot", '''
