@@ -1,7 +1,7 @@
 """The part of lesson 08 on security: `cells(md, code, number)` adds its cells.
 
-It needs what the lesson has by then: `qc`, `model`, `tokenizer`, `effort` of settings, and
-the service of the section before. TAKE_AWAYS, MISTAKES and GOALS go to the end and the head
+It needs what the lesson has by then: `qc`, `torch`, `model`, `tokenizer`, `effort`, `Sampling`
+and a `service` that is open; it leaves the service open. TAKE_AWAYS, MISTAKES and GOALS go to the end and the head
 of the lesson.
 """
 
@@ -103,9 +103,6 @@ for text in ("What is 381 + 472?", published_filter(attack)):
     print("turns in the prompt:", naive_ids(text).count(start))
 ''')
     code("sec-answer", '''
-import torch
-
-
 def naive_answer(text, limit=effort(64, 24)):
     ids = torch.tensor([naive_ids(text)], device=model.device)
     new = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False,
@@ -175,7 +172,8 @@ print(naive_answer(safe))
 ''')
     md("sec-neutralise-read", """
 Three turns again, and no word of a result 999. (The question has become nonsense, and so may the answer
-be.) The course keeps a file of attacks. How many smuggle a control token through the filter, how many
+be.) The course keeps a file of
+attacks. How many smuggle a control token through the filter, how many
 through the guard?
 """)
     code("sec-attacks", '''
@@ -248,15 +246,12 @@ ids = tokenizer(prompt, verbose=False)["input_ids"]
 print(f"1,000 empty messages         {len(ids):5} tokens")
 ''', ["nbval-check-output"])
     md("sec-tokens-read", """
-The same limit in characters allows from ⟦…⟧ to ⟦…⟧ tokens, and messages without a single character are free. The
-guard counts the tokens of the whole prompt, and charges a key for these *and* for all that may be written. Now
-put it before the service.
+The same limit in characters allows from ⟦526⟧ to ⟦8,000⟧ tokens, and empty messages are free. The guard counts
+the tokens of the whole prompt, and charges a key for these *and* for all that may be written. Put it before
+the service.
 """)
     code("sec-guard", '''
-from qwen_course.service import QwenService, Sampling
-
 guard = security.Guard(tokenizer, keys, max_input_tokens=500, max_new_tokens=64)
-service = QwenService(model, tokenizer)
 secure = security.SecureQwenService(service, guard)
 short = Sampling(temperature=0, thinking=False, max_new_tokens=16)
 
@@ -404,10 +399,7 @@ print(f"the lie of a tool repeated: {believed / len(pairs):4.0%}")
 print(f"the order obeyed:           {obeyed / len(pairs):4.0%}")
 ''')
     md("sec-believed-read", """
-All of them pass, and the model repeats ⟦…⟧ of the lies and follows ⟦…⟧ of the orders. This is **prompt
+All of them pass, and the model repeats ⟦all⟧ of the lies and follows ⟦60%⟧ of the orders. This is **prompt
 injection** by meaning. There is no filter for it: where a model reads what strangers wrote (mails, pages,
 results of tools), let it do only what may go wrong, and ask a person before anything else.
 """)
-    code("sec-close", '''
-await secure.aclose()  # finishes what was accepted
-''')
