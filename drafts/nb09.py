@@ -51,7 +51,8 @@ usage = piece.reply.usage
 written = usage.thinking_tokens + usage.answer_tokens
 print(f"{written} tokens in {len(moments)} pieces")
 print(f"time to first token   {1000 * moments[0]:7.1f} ms")
-print(f"time per output token {1000 * (moments[-1] - moments[0]) / (written - 1):7.1f} ms")
+each = (moments[-1] - moments[0]) / (written - 1)
+print(f"time per output token {1000 * each:7.1f} ms")
 print(f"whole request         {1000 * moments[-1]:7.1f} ms")
 """)
 md("by-hand-read", """
@@ -65,7 +66,8 @@ service.observers.append(seen.append)
 await service.generate_async("What is 38 + 47 + 59?", greedy)
 
 one = seen[0]
-for name in ("queue_seconds", "time_to_first_token", "time_per_output_token", "seconds"):
+clocks = ("queue_seconds", "time_to_first_token", "time_per_output_token", "seconds")
+for name in clocks:
     print(f"{name:22} {1000 * getattr(one, name):7.1f} ms")
 print(f"{'prefill_rate':22} {one.prefill_rate:7.0f} tokens/s")
 print(f"{'decode_rate':22} {one.decode_rate:7.0f} tokens/s")
@@ -287,7 +289,7 @@ A service may be quick, healthy, and wrong. **Canary questions** have known answ
 them now, while all is well.
 """)
 code("canaries", """
-asked = quality.canaries(effort(5, 2))
+asked = quality.canaries(effort(8, 2))
 canaries = quality.Canaries(lambda talks: service.generate_batch(talks, greedy),
                             asked, monitor)  # fmt: skip
 monitor.sources.append(canaries.checks)
@@ -377,7 +379,7 @@ code("tracemalloc", """
 import linecache
 import tracemalloc
 
-print(trials["leak"].health().wrong)
+print(*(one.detail for one in trials["leak"].health().wrong))
 tracemalloc.start()
 before = tracemalloc.take_snapshot()
 for served in trials["leak"].served()[:5]:
@@ -385,7 +387,8 @@ for served in trials["leak"].served()[:5]:
 top = tracemalloc.take_snapshot().compare_to(before, "lineno")[0]
 tracemalloc.stop()
 frame = top.traceback[0]
-print(f"{top.size_diff / 2**20:.0f} MiB:", linecache.getline(frame.filename, frame.lineno))
+line = linecache.getline(frame.filename, frame.lineno).strip()
+print(f"{top.size_diff / 2**20:.0f} MiB: {line}")
 kept.clear()
 """)
 md("template-text", """
@@ -408,14 +411,14 @@ All latencies are fine. The canaries are wrong, and the drift shows answers of a
 signs are weaker: it often answers well *in spite of* a wrong template, and a little worse each time.
 """)
 md("checkpoint-text", """
-**A worse checkpoint.** The new version was quantized carelessly: one scale for a whole matrix (lesson 05), in 4 bits.
+**A worse checkpoint.** The new version was quantized one step too far: absmax in 3 bits, a scale for each row (lesson 05).
 """)
 code("checkpoint", """
 import torch
 
 
-def careless(weight, bits=4):
-    scale = weight.abs().max() / (2 ** (bits - 1) - 1)
+def rounded(weight, bits=3):
+    scale = weight.abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
     return (weight / scale).round() * scale
 
 
@@ -423,7 +426,7 @@ worse, _ = qc.load()
 with torch.no_grad():
     for name, weight in worse.model.layers.named_parameters():
         if weight.dim() > 1:
-            weight.copy_(careless(weight))
+            weight.copy_(rounded(weight))
 trials["checkpoint"] = await trial(worse, tokenizer)
 trials["checkpoint"].health()
 """)
@@ -434,12 +437,12 @@ code("matrix", """
 print(f"{'':11} first ms  token ms  memory  cut off  answer  canaries")
 for name, watch in {"normal": monitor, **trials}.items():
     found, grown = watch.metrics(), monitoring.growth(watch.samples())
+    first, each = found.time_to_first_token.p95, found.time_per_output_token.p95
+    memory = f"{grown.share:+.1%}" if grown else "-"
     length = found.answer_tokens / max(1, found.requests)
-    canary = watch.sources[0]()[0].detail
-    print(f"{name:11} {1000 * found.time_to_first_token.p95:8.0f} "
-          f"{1000 * found.time_per_output_token.p95:9.1f} "
-          f"{grown.share if grown else math.nan:+7.1%} {found.share('length'):8.0%} "
-          f"{length:7.1f}  {canary.partition(',')[0]}")  # fmt: skip
+    canary = watch.sources[0]()[0].detail.partition(",")[0]
+    print(f"{name:11} {1000 * first:8.0f} {1000 * each:9.1f} {memory:>7} "
+          f"{found.share('length'):8.0%} {length:7.1f}  {canary}")  # fmt: skip
 """)
 md("matrix-read", """
 Each fault moves other numbers, and no single one moves for all. That is why a monitor watches waits, memory, lengths *and*
@@ -463,7 +466,7 @@ print(f"at least 5 points worse, by chance: {sum(d >= 5 for d in drops) / 2000:.
 print(f"at least 10:                        {sum(d >= 10 for d in drops) / 2000:.0%}")
 """, ["nbval-check-output"])
 md("chance-read", """
-A gate that refuses five points less would refuse one good version in six. Better: compare question by question. What
+A gate that refuses five points less would refuse one good version in seven. Better: compare question by question. What
 both get right or both get wrong tells nothing; count those that were **lost** and **won**. If both versions are equally
 good, each change is the throw of a coin.
 """)

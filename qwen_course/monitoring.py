@@ -365,7 +365,7 @@ def check_first_token(metrics: PerformanceMetrics, limits: Limits) -> Check:
         "processor busy."
     )
     return Check(
-        name, "warning", f"{detail}, limit {limits.time_to_first_token} s", remedy
+        name, "warning", f"{detail}, limit {limits.time_to_first_token:.2g} s", remedy
     )
 
 

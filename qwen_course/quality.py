@@ -5,8 +5,11 @@ is written now with a good time, by its length, its thinking and its language. A
 compares two checkpoints on the same questions, and says how sure it is.
 """
 
+import contextlib
 import importlib.util
+import logging
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -458,6 +461,15 @@ def harness(
             "the harness needs lm-eval, not installed here. "
             "Type: python -m pip install lm-eval"
         )
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        found = _harness(model, tokenizer, skills, limit, thinking)
+    return {skill: found[f"pocket_{skill}"]["right,none"] for skill in skills}
+
+
+def _harness(
+    model: Any, tokenizer: Any, skills: Sequence[str], limit: int, thinking: bool
+) -> dict[str, dict[str, Any]]:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -474,5 +486,4 @@ def harness(
         apply_chat_template=True,
         bootstrap_iters=0,
     )
-    results = found["results"]
-    return {skill: results[f"pocket_{skill}"]["right,none"] for skill in skills}
+    return found["results"]
