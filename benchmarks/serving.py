@@ -26,6 +26,7 @@ MEASURED = ROOT / "qwen_course" / "data" / "measured"
 # What the published service is: see lesson 08. Its threads all compute at once.
 PUBLISHED = "a thread each, no lock"
 ALONE, OURS = "one after the other", "continuous"
+SERVER, WORKERS = "qwen-course serve", "qwen-course serve, a worker a core"
 THEIRS = "transformers serve"
 CONTINUOUS = [
     "--continuous-batching", "--attn-implementation", "sdpa", "--cb-block-size", "32",
@@ -66,7 +67,8 @@ def servers(vllm: str | None) -> Iterator[tuple[str, Any]]:
     own = [sys.executable, "-m", "qwen_course", "serve", "--port", port,
            "--max-waiting", "1000", "--timeout", "600"]  # fmt: skip
     starts: dict[str, tuple[list[str], str]] = {
-        "qwen-course serve": (own, "pocket-qwen3"),
+        SERVER: (own, "pocket-qwen3"),
+        WORKERS: ([*own, "--workers", str(os.cpu_count())], "pocket-qwen3"),
         THEIRS: (
             [sys.executable, "-c", TRANSFORMERS, "serve", folder, "--port", port,
              *CONTINUOUS],
@@ -150,11 +152,13 @@ def summary(loads) -> dict[str, Any]:
         "machine": machine(),
         "users": loads[0].users,
         "tokens_per_second": {way: round(one) for way, one in speed.items()},
-        "times_one_after_the_other": times(OURS, ALONE),
-        "times_published": times(OURS, PUBLISHED),
+        "continuous_times_one_after_the_other": times(OURS, ALONE),
+        "continuous_times_published": times(OURS, PUBLISHED),
         "first_token_p95_of_published": shorter and round(shorter, 3),
-        "server_times_transformers_serve": times("qwen-course serve", THEIRS),
-        "server_times_vllm": times("qwen-course serve", "vLLM"),
+        "workers_times_one_after_the_other": times(WORKERS, ALONE),
+        "workers_times_published": times(WORKERS, PUBLISHED),
+        "server_times_transformers_serve": times(SERVER, THEIRS),
+        "workers_times_vllm": times(WORKERS, "vLLM"),
     }
 
 

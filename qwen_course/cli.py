@@ -109,26 +109,47 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     """Serve a model over HTTP in the OpenAI form, with limits, health and metrics."""
-    from qwen_course.loading import load
+    import functools
+
+    from qwen_course import workers
+    from qwen_course.loading import locate
+    from qwen_course.settings import model_name
+
+    if options.workers > 1:
+        locate(options.model or model_name())  # a wrong name is one sentence, not many
+        build = functools.partial(_service, options)
+        workers.serve(build, options.workers, options.host, options.port)
+        return 0
     from qwen_course.monitoring import QwenMonitor
     from qwen_course.server import create_app
     from qwen_course.server import serve as run
+
+    service, guard = _service(options)
+    run(create_app(service, guard, QwenMonitor()), service, options.host, options.port)
+    return 0
+
+
+def _service(options: argparse.Namespace) -> tuple[Any, Any]:
+    """Return the service, and the guard where there are keys."""
+    import torch
+
+    from qwen_course.loading import load
     from qwen_course.service import QwenService
+    from qwen_course.workers import SMALL
 
     model, tokenizer = load(options.model, options.precision)
-    guard = None
-    if options.keys:
-        from qwen_course.security import ApiKeys, Guard
-
-        guard = Guard(tokenizer, ApiKeys.read(options.keys), store=options.store)
     service = QwenService(
         model, tokenizer,
         max_batch=options.max_batch, max_waiting=options.max_waiting,
         timeout=options.timeout, cache_bytes=int(options.cache_gb * 2**30),
     )  # fmt: skip
-    app = create_app(service, guard, QwenMonitor())
-    run(app, service, options.host, options.port)
-    return 0
+    if options.threads or model.num_parameters() < SMALL:
+        torch.set_num_threads(options.threads or 1)
+    if not options.keys:
+        return service, None
+    from qwen_course.security import ApiKeys, Guard
+
+    return service, Guard(tokenizer, ApiKeys.read(options.keys), store=options.store)
 
 
 def _add_serve(sub: argparse.ArgumentParser) -> None:
@@ -136,6 +157,8 @@ def _add_serve(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--port", type=int, default=8000, help="0 takes a free one (8000)")
     sub.add_argument("--keys", type=Path, help="API keys, a file of ApiKeys.save")
     sub.add_argument("--store", default="memory://", help="of rates; or redis://HOST")
+    sub.add_argument("--workers", type=int, default=1, help="processes (1)")
+    sub.add_argument("--threads", type=int, help="of each (1 for small models)")
     sub.add_argument("--max-batch", type=int, default=16, help="at once (16)")
     sub.add_argument("--max-waiting", type=int, default=64, help="in the queue (64)")
     sub.add_argument("--timeout", type=float, default=60, help="seconds a request (60)")

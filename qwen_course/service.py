@@ -43,6 +43,7 @@ except ImportError as error:
         'Type: python -m pip install "qwen-course[serve]"'
     ) from error
 
+PACE = 0.02  # seconds between two pieces of a stream: nobody reads faster
 log = logging.getLogger("qwen_course.service")
 Result = TypeVar("Result")
 Finish = Literal[
@@ -256,6 +257,7 @@ class _Job:
     growing: Growing | None = None
     started: float | None = None
     first_token: float | None = None
+    shown: float = 0.0  # when its reader last got something
     ended: float | None = None
     timer: asyncio.TimerHandle | None = None
     reply: Reply | None = None
@@ -565,8 +567,10 @@ class QwenService:
         for output in outputs:
             if output.is_finished():
                 self._batch.forget(output.request_id)
-            if job := self._jobs.get(output.request_id):
-                job.first_token = job.first_token or now
+            job = self._jobs.get(output.request_id)
+            if job and (output.is_finished() or now - job.shown >= PACE):
+                # What is passed over comes with the next: an output holds all before.
+                job.first_token, job.shown = job.first_token or now, now
                 by_loop.setdefault(job.loop, []).append((job, output))
         for loop, pairs in by_loop.items():
             try:
