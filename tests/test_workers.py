@@ -1,0 +1,126 @@
+"""Workers: several servers on one port, one answer for all of them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import openai
+import psutil
+import pytest
+
+import qwen_course as qc
+from qwen_course import workers
+
+QUESTIONS = [problem.question for problem in qc.tasks.sums.problems(12, seed=43)]
+
+
+@pytest.fixture(scope="module")
+def running():
+    """Two workers, their address and the process that started them."""
+    command = [sys.executable, "-m", "qwen_course", "serve", "--port", "0",
+               "--workers", "2", "--timeout", "600"]  # fmt: skip
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    server = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    line = server.stdout.readline()
+    assert line.startswith("listening on http://127.0.0.1:"), line
+    yield line.split()[-1], server
+    server.kill()
+    server.wait()
+    server.stdout.close()
+
+
+def ask_all(address, at_half=None):
+    """Ask all questions at once; the official client sends again what broke off."""
+    client = openai.OpenAI(base_url=address, api_key="none", max_retries=20)
+    answers = {}
+
+    def ask(number):
+        talk = [{"role": "user", "content": QUESTIONS[number]}]
+        answer = client.chat.completions.create(
+            model="pocket-qwen3", messages=talk, temperature=0
+        )
+        answers[number] = answer.choices[0].message.content
+
+    users = [threading.Thread(target=ask, args=(n,)) for n in range(len(QUESTIONS))]
+    for user in users:
+        user.start()
+    while at_half and not answers:
+        time.sleep(0.01)
+    if at_half:
+        at_half()
+    for user in users:
+        user.join()
+    return [answers[number] for number in range(len(QUESTIONS))]
+
+
+def finished(address):
+    """Return how many requests `/metrics` says have ended."""
+    url = address.removesuffix("/v1") + "/metrics"
+    text = urllib.request.urlopen(url).read().decode()
+    found = re.findall(r"^qwen_requests_total\{.*\} (\S+)$", text, re.MULTILINE)
+    return sum(map(float, found))
+
+
+def servers(parent):
+    """Return the workers: other children are helpers of multiprocessing."""
+    return [
+        child
+        for child in psutil.Process(parent.pid).children()
+        if any("spawn_main" in part for part in child.cmdline())
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL, SIGTERM")
+def test_two_workers_answer_tell_of_all_and_survive_a_death(running, pocket):
+    address, parent = running
+    replies = qc.chat_batch(*pocket, QUESTIONS, sampling="greedy")
+    alone = [reply.answer for reply in replies]
+    assert ask_all(address) == alone
+    for _ in range(500):
+        if {finished(address) for _ in range(8)} == {float(len(QUESTIONS))}:
+            break
+        time.sleep(0.02)
+    else:
+        raise AssertionError("the workers do not tell each other of their requests")
+
+    before = servers(parent)
+    assert len(before) == 2
+    assert ask_all(address, at_half=before[0].kill) == alone
+    for _ in range(1500):
+        if len(servers(parent)) == 2:
+            break
+        time.sleep(0.02)
+    assert {one.pid for one in servers(parent)} != {one.pid for one in before}
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(120) == 0
+
+
+def test_what_is_told_arrives_as_it_was(monkeypatch):
+    from qwen_course.service import Served
+
+    served = Served("a", "m", False, 1.0, 2.0, 3.0, 4.0, 5, 6, 7, "stop")
+    posts = [workers._post() for _ in range(2)]
+    heard = []
+    hearing = (posts[1], heard.append)
+    threading.Thread(target=workers.hear, args=hearing, daemon=True).start()
+    posts[0].sendto(b"no JSON", posts[1].getsockname())
+    posts[0].sendto(json.dumps({"x": 1}).encode(), posts[1].getsockname())
+    workers.tell(posts[0], [posts[1].getsockname()], served)
+    for _ in range(500):
+        if heard:
+            break
+        time.sleep(0.01)
+    assert heard == [served]
+
+
+def test_fewer_than_one_worker_is_refused():
+    with pytest.raises(ValueError, match="give 1 or more"):
+        workers.serve(lambda: (None, None), 0)
