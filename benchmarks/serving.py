@@ -26,6 +26,7 @@ MEASURED = ROOT / "qwen_course" / "data" / "measured"
 # What the published service is: see lesson 08. Its threads all compute at once.
 PUBLISHED = "a thread each, no lock"
 ALONE, OURS = "one after the other", "continuous"
+WHOLE = ", whole answers"  # not streamed
 SERVER, WORKERS = "qwen-course serve", "qwen-course serve, a worker a core"
 THEIRS = "transformers serve"
 CONTINUOUS = [
@@ -89,6 +90,7 @@ def servers(vllm: str | None) -> Iterator[tuple[str, Any]]:
             )
             address = f"http://127.0.0.1:{port}/v1"
             yield name, traffic.over_http(address, model, **count)
+            yield f"{name}{WHOLE}", traffic.over_http(address, model, stream=False)
 
 
 def free_port() -> int:
@@ -125,7 +127,7 @@ async def measure(name: str, way: Any, options, asked: list[str]) -> list[Any]:
     await closed_loop(name, way, asked, min(4, options.users), 1)
     each = 2 if name in (ALONE, PUBLISHED) else options.each
     found = [await closed_loop(name, way, asked, options.users, each)]
-    for rate in options.rates:
+    for rate in options.rates if not name.endswith(WHOLE) else ():
         if found[-1].rate and found[-1].latency(0.95) > options.patience:
             break  # it does not keep up: more users only wait longer
         found.append(await open_loop(name, way, asked, rate, options.seconds))
@@ -158,6 +160,7 @@ def summary(loads) -> dict[str, Any]:
         "workers_times_one_after_the_other": times(WORKERS, ALONE),
         "workers_times_published": times(WORKERS, PUBLISHED),
         "server_times_transformers_serve": times(SERVER, THEIRS),
+        "server_times_transformers_serve_whole": times(SERVER + WHOLE, THEIRS + WHOLE),
         "workers_times_vllm": times(WORKERS, "vLLM"),
     }
 

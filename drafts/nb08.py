@@ -313,8 +313,8 @@ except ValueError as error:
     print(error)
 ''')
 md("measured-read", """
-⟦The continuous batch writes ⟦6⟧ times the tokens of one after the other and ⟦15⟧ times those of the published threads. Over HTTP,
-our server and `transformers serve --continuous-batching` are the same engine.⟧
+⟦The continuous batch writes ⟦4.5⟧ times the tokens of one after the other and ⟦11⟧ times those of the published threads, with a worker
+for each core ⟦6⟧ and ⟦15⟧ times.⟧ `transformers serve --continuous-batching` has the same engine inside.
 """)
 md("part-limits", """
 ## 6. Limits
@@ -466,11 +466,13 @@ Bodies that are broken or far too large, wishes that cannot be met: each gets a 
 answers 500 to a bad request wakes somebody up at night for nothing.
 """)
 md("part-replicas", """
-## 9. When one machine is not enough
+## 9. When one process is not enough
 
-The same server runs as **replicas**: Ray Serve starts them on all machines of a cluster, shares requests out, and starts one again that
-died. A deployment is a class that makes the service. It needs a minute and some 2 GB for two replicas, so switch it on
-by hand.
+A small model keeps one core busy. `qwen-course serve --workers 2` starts a process for each of two cores on one port; whoever is free
+takes the next user, and one that dies is started again.
+
+On several machines they are **replicas**: Ray Serve starts them, shares requests out, and replaces the dead. It needs some 2 GB
+for two, so switch it on by hand.
 """)
 code("replicas", '''
 from qwen_course import replicas
@@ -516,7 +518,7 @@ md("take-aways", """
 - A queue has an end, a request a time, a user who leaves frees the place, and closing loses nothing.
 - Every refusal says what to do, and is no 500.
 - Speak the OpenAI form: one address then stands for any server.
-- More machines: replicas for more users, vLLM's parallel sizes for larger models.
+- More cores: workers. More machines: replicas for more users, vLLM's parallel sizes for larger models.
 """ + security.TAKE_AWAYS.strip("\n"))
 md("mistakes", """
 ## Common mistakes

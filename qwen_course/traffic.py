@@ -295,10 +295,11 @@ def through(service: "QwenService", limit: int = LIMIT) -> Way:
 
 
 def over_http(address: str, model: str, limit: int = LIMIT, **more: Any) -> Way:
-    """Return the way over the network, streamed, to any server in the OpenAI form.
+    """Return the way over the network to any server in the OpenAI form.
 
-    Every request has a connection of its own, and no more is done with an answer than
-    to count it: the client must not be what is slow. `more` goes into the body.
+    It streams unless `more`, which goes into the body, says `stream=False`. Every
+    request has a connection of its own, and no more is done with an answer than to
+    count it: the client must not be what is slow.
     """
     place = urlsplit(address)
     body = {
@@ -333,6 +334,9 @@ async def _post(place: Any, body: dict[str, Any], first: Callable[[], None]) -> 
         async for line in reader:
             if line.startswith(b"data:") and b"[DONE]" not in line:
                 usage = _read(line, first) or usage
+            elif line.startswith(b"{"):  # a whole answer
+                usage = json.loads(line)["usage"]
+                first()
         return usage.get("completion_tokens", 0)
     finally:
         writer.close()

@@ -1,5 +1,6 @@
 """Workers: several servers on one port, one answer for all of them."""
 
+import contextlib
 import json
 import os
 import re
@@ -71,11 +72,12 @@ def finished(address):
 
 def servers(parent):
     """Return the workers: other children are helpers of multiprocessing."""
-    return [
-        child
-        for child in psutil.Process(parent.pid).children()
-        if any("spawn_main" in part for part in child.cmdline())
-    ]
+    found = []
+    for child in psutil.Process(parent.pid).children():
+        with contextlib.suppress(psutil.Error):  # it has just died
+            if any("spawn_main" in part for part in child.cmdline()):
+                found.append(child)
+    return found
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL, SIGTERM")
