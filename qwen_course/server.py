@@ -34,6 +34,7 @@ try:
     from fastapi.responses import JSONResponse, Response, StreamingResponse
     from pydantic import BaseModel, ConfigDict, Field, ValidationError
     from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
 except ImportError as error:
     raise ImportError(
         f"the server needs {error.name}, which is not installed here. "
@@ -194,14 +195,18 @@ def _call(number: int, call: dict[str, Any]) -> dict[str, Any]:
 
 
 async def read_request(request: Request, most: int = MAX_BODY) -> ChatRequest:
-    """Read and check a body; raises Refused, also before all of a large one came."""
-    body = b""
+    """Read and check a body; of one that is too large no more than `most` is kept."""
+    body, size = b"", 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise Refused(
-                f"The body has more than {most} bytes.", "Send less.", 413, "too-large"
-            )
+        size += len(chunk)
+        if size <= most:
+            body += chunk
+        elif size > 16 * most:
+            break  # until here it is read to its end, or the refusal would not arrive
+    if size > most:
+        raise Refused(
+            f"The body has more than {most} bytes.", "Send less.", 413, "too-large"
+        )
     asked = ChatRequest.model_validate(read_body(body, most))
     asked.check()
     return asked
@@ -347,6 +352,8 @@ def as_failure(error: Exception) -> JSONResponse:
         return failure(503, str(error), "closed", 5)
     if isinstance(error, TimeoutError):
         return failure(504, str(error), "timeout")
+    if isinstance(error, ClientDisconnect):
+        return failure(499, "The client has gone away.", "gone")
     if isinstance(error, ValueError):
         return failure(400, str(error), "malformed")
     raise error

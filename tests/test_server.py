@@ -191,6 +191,7 @@ def test_fields_that_change_nothing_are_accepted(client, expected):
         (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', 400),
         (b'{"messages": [{"role": "user", "content": "a"}], "seed": 1e400}', 400),
         (b" " * (MAX_BODY + 1), 413),
+        (b" " * (3 * MAX_BODY), 413),
     ],
 )
 def test_a_malformed_body_is_refused_in_the_openai_form(address, body, status):
