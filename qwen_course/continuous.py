@@ -73,7 +73,8 @@ class Batch:
         self.places, self._deliver = places, deliver
         context, blocks = cache_size(model, places, cache_bytes)
         self.longest = min(context, (blocks - 1) * PAGE)
-        self._model, self._ends, self._blocks = model, sorted(ends), blocks
+        self._model: Any = model
+        self._ends, self._blocks = sorted(ends), blocks
         self._chooser, self._lock = make_chooser(), threading.Lock()
         self._manager: Any = None
 

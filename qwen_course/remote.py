@@ -174,7 +174,8 @@ class RemoteModel:
         body = self._body(talk, options, tools)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         said = {"content": "", "reasoning_content": ""}
-        usage, finish, calls = None, None, []
+        usage, finish = None, None
+        calls: list[dict[str, Any]] = []
         for chunk in _events(f"{self.base}/chat/completions", body):
             usage = chunk.get("usage") or usage
             for choice in chunk.get("choices") or []:

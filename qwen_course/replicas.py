@@ -57,7 +57,7 @@ def application(model: str = "pocket-qwen3", replicas: int = 2, **limits: Any) -
         def __del__(self) -> None:  # Ray calls it when no request is left
             self.service.close()
 
-    return Replica.bind()
+    return Replica.bind()  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

@@ -402,7 +402,7 @@ def _add_answers(app, service, asked, guard, max_body) -> None:
     body = {"requestBody": {"required": True, "content": content}}
     _add_schemas(app, parts)
 
-    @app.post("/v1/chat/completions", responses=errors, openapi_extra=body)  # type: ignore[arg-type]
+    @app.post("/v1/chat/completions", responses=errors, openapi_extra=body)
     async def complete(request: Request) -> Response:
         """Answer a conversation, whole or as a stream."""
         try:

@@ -250,7 +250,8 @@ def in_batches(model, tokenizer, places: int = 16, limit: int = LIMIT) -> Way:
     """Return the way of batches: who waits when one ends makes up the next."""
     from qwen_course.chat import chat_batch
 
-    pool, waiting = ThreadPoolExecutor(1), []
+    pool = ThreadPoolExecutor(1)
+    waiting: list[tuple[str, asyncio.Future, Callable[[], None]]] = []
 
     def work(questions: list[str]):
         return chat_batch(model, tokenizer, questions, sampling="greedy",
@@ -330,7 +331,7 @@ async def _post(place: Any, body: dict[str, Any], first: Callable[[], None]) -> 
         status = int((await reader.readline()).split()[1])
         if status != 200:
             raise OSError(f"HTTP {status}")
-        usage = {}
+        usage: dict[str, Any] = {}
         async for line in reader:
             if line.startswith(b"data:") and b"[DONE]" not in line:
                 usage = _read(line, first) or usage
