@@ -212,6 +212,7 @@ qc.widgets.live_monitor(monitor)
 code("live-end", """
 load = await users
 print(f"{len(load.answered)} of {len(load.visits)} users answered")
+then = monitor.served()  # a good time, kept for later
 """)
 md("part-export", """
 ## 4. Out of the process: Prometheus and traces
@@ -255,7 +256,8 @@ writes several tokens in that time, so ours are finer.)
 
 The folder [workshop/monitoring](../workshop/monitoring/README.md) has a configuration, alerts with remedies, and a
 dashboard for Grafana.
-
+""")
+md("trace-text", """
 ### A trace: where one request spent its time
 
 A metric says that something is slow. A **trace** says where, for one request.
@@ -306,7 +308,6 @@ for small differences see section 7.
 enough for the first two, so no text must be kept.
 """)
 code("drift", """
-then = monitor.served()
 half = len(then) // 2
 print(quality.drift(then[:half], then[half:]))
 """)
@@ -379,7 +380,8 @@ code("tracemalloc", """
 import linecache
 import tracemalloc
 
-print(*(one.detail for one in trials["leak"].health().wrong))
+checks = trials["leak"].health(3600).checks
+print(*(check for check in checks if check.name == "memory"))
 tracemalloc.start()
 before = tracemalloc.take_snapshot()
 for served in trials["leak"].served()[:5]:
@@ -400,14 +402,15 @@ code("template", """
 import copy
 
 other = copy.deepcopy(tokenizer)
-other.chat_template = "{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}"
+turn = "[INST] {{ m.content }} [/INST]"
+other.chat_template = "{% for m in messages %}" + turn + "{% endfor %}"
 
 third, _ = qc.load()
 trials["template"] = await trial(third, other)
 trials["template"].health()
 """)
 md("template-read", """
-All latencies are fine. The canaries are wrong, and the drift shows answers of another length. With a large model the
+All latencies are fine. The canaries are wrong, and the drift shows long answers without thinking. With a large model the
 signs are weaker: it often answers well *in spite of* a wrong template, and a little worse each time.
 """)
 md("checkpoint-text", """
@@ -436,7 +439,7 @@ As quick as ever. Only the canaries know. Now all four beside the good time: whi
 code("matrix", """
 print(f"{'':11} first ms  token ms  memory  cut off  answer  canaries")
 for name, watch in {"normal": monitor, **trials}.items():
-    found, grown = watch.metrics(), monitoring.growth(watch.samples())
+    found, grown = watch.metrics(3600), monitoring.growth(watch.samples(3600))
     first, each = found.time_to_first_token.p95, found.time_per_output_token.p95
     memory = f"{grown.share:+.1%}" if grown else "-"
     length = found.answer_tokens / max(1, found.requests)

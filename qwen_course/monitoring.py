@@ -358,12 +358,15 @@ def check_first_token(metrics: PerformanceMetrics, limits: Limits) -> Check:
     detail = f"p95 {spread.p95:.2f} s, of it {waits:.2f} s in the queue"
     if spread.p95 <= limits.time_to_first_token:
         return Check(name, "ok", detail)
-    remedy = (
-        "They wait in the queue: more at once (max_batch), shorter answers, a replica."
-        if waits > spread.p95 / 2
-        else "Reading the prompts takes long: shorten them, or look who keeps the "
-        "processor busy."
-    )
+    if metrics.time_per_output_token.p95 > limits.time_per_output_token:
+        remedy = "Every pass of the model takes long, so all wait: see writing."
+    elif waits > spread.p95 / 2:
+        remedy = "They wait in the queue: more at once (max_batch), or a replica."
+    else:
+        remedy = (
+            "Reading the prompts takes long: shorten them, or look who keeps the "
+            "processor busy."
+        )
     return Check(
         name, "warning", f"{detail}, limit {limits.time_to_first_token:.2g} s", remedy
     )

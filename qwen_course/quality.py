@@ -97,11 +97,12 @@ class Gate:
 
     def __str__(self) -> str:
         low, high = self.interval
+        chance = f"p = {self.p_value:.3f}" if self.p_value >= 0.001 else "p < 0.001"
         text = (
             f"{self.verdict}: {self.before.accuracy:.1%} -> {self.after.accuracy:.1%} "
             f"({self.change:+.1%}, 95%: {low:+.1%} to {high:+.1%})\n"
             f"of {self.before.total} questions {self.lost} were lost and {self.won} "
-            f"won, p = {self.p_value:.3f}"
+            f"won, {chance}"
         )
         if self.verdict == "unclear":
             text += f"\nto see a drop of {self.allowed:.0%}, ask about {self.needed:,}"

@@ -263,6 +263,12 @@ def test_a_late_first_token_is_blamed_on_the_queue_or_on_the_prompt(phases, word
     assert word in wrong(report)["first token"].remedy
 
 
+def test_a_late_start_of_a_slow_model_is_no_matter_of_the_queue():
+    report = health([request(wait=5.0, gap=0.3) for _ in range(20)])
+    assert list(wrong(report)) == ["first token", "writing"]
+    assert "see writing" in wrong(report)["first token"].remedy
+
+
 def test_slow_writing_is_told_apart_from_a_late_start():
     report = health([request(gap=0.3) for _ in range(20)])
     assert list(wrong(report)) == ["writing"]
