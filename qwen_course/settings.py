@@ -8,6 +8,7 @@ from qwen_course.errors import suggest
 MODEL_VARIABLE = "QWEN_COURSE_MODEL"
 DEFAULT_MODEL = "pocket-qwen3"
 PROGRESS_VARIABLE = "QWEN_COURSE_PROGRESS"
+TEST_VARIABLE = "QWEN_COURSE_TEST"  # set by the tests
 
 
 def model_name() -> str:
@@ -44,6 +45,15 @@ def specialist(task: str) -> str:
     chosen = os.environ.get(f"QWEN_COURSE_{task.upper()}", "").strip()
     pocket, real = SPECIALISTS[task]
     return chosen or (pocket if model_name().startswith("pocket-") else real)
+
+
+def effort(full: int, tested: int) -> int:
+    """Return `full`, or `tested` where the course's own tests only run the cells.
+
+    Example:
+        steps = effort(300, 4)
+    """
+    return tested if os.environ.get(TEST_VARIABLE) else full
 
 
 def progress_file() -> Path:
