@@ -13,7 +13,7 @@ row that is there already, from this machine, is not measured again: `--again` d
 
 import argparse
 import json
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from qwen_course import loading, precision_costs
@@ -25,6 +25,7 @@ from qwen_course.benchmark import (
     in_words,
     machine,
     memory_bandwidth,
+    peak,
     random_checkpoint,
 )
 
@@ -34,8 +35,6 @@ BANDWIDTH = Path(__file__).parent / "bandwidth.json"
 MODELS = ("pocket-qwen3", "Qwen3-0.6B", "Qwen3-1.7B")
 PRECISIONS = ("fp32", "bf16", "int8", "nf4", "nf4-single")
 SHORT = {"prompt_tokens": 32, "new_tokens": 32, "repeats": 5}
-# The answer is short: a long prompt is what takes memory, and hours.
-LONG = {"new_tokens": 4, "repeats": 1, "warmup": 0}
 
 
 def folder_of(model: str) -> str | Path:
@@ -48,26 +47,27 @@ def key(row: Measurement) -> tuple:
     return (row.model, row.precision, row.prompt_tokens, in_words(row.machine))
 
 
-def measure(models, precisions, how: dict, again: bool, times: bool = True) -> None:
-    """Measure each model at each precision; keep every row as soon as it is there.
+def place(row: Measurement) -> tuple:
+    """Return where a row stands in the file: by model, context and precision."""
+    known = [*PRECISIONS, row.precision]
+    return MODELS.index(row.model), row.prompt_tokens, known.index(row.precision)
 
-    Without `times` only memory is kept.
-    """
+
+def measure(models, precisions, tokens: int, again: bool, run) -> None:
+    """Measure each model at each precision; keep every row as soon as it is there."""
     rows = Measurements.read(SPEED) if SPEED.exists() else Measurements()
     here = in_words(machine())
     for model in models:
         for precision in precisions:
-            wanted = (model, precision, how["prompt_tokens"], here)
+            wanted = (model, precision, tokens, here)
             if reason := loading.why_not(precision):
                 print(f"{precision}: not here: {reason}")
                 continue
             if wanted in map(key, rows) and not again:
                 continue
-            row = benchmark(folder_of(model), precision, name=model, **how)
-            if not times:
-                row = replace(row, first_token_seconds=(), tokens_per_second=())
+            row = run(folder_of(model), precision, name=model)
             rows = Measurements([r for r in rows if key(r) != wanted] + [row])
-            rows.sort(key=lambda r: (MODELS.index(r.model), r.prompt_tokens))
+            rows.sort(key=place)
             rows.save(SPEED)
             print(Measurements([row]), flush=True)
 
@@ -84,7 +84,9 @@ def speed(options: argparse.Namespace) -> None:
     """Measure loading, memory and speed with a short context, and the limit."""
     found = bandwidth()
     print(f"memory is read at {found / 1e9:.1f} GB/s")
-    measure(options.models, options.precisions, SHORT, options.again)
+    run = partial(benchmark, **SHORT)
+    measure(options.models, options.precisions, SHORT["prompt_tokens"],
+            options.again, run)  # fmt: skip
     for row in Measurements.read(SPEED):
         if row.prompt_tokens == SHORT["prompt_tokens"]:
             print(f"{row.model} {row.precision}: {row.share(found):.0%} of the limit")
@@ -93,13 +95,12 @@ def speed(options: argparse.Namespace) -> None:
 def memory(options: argparse.Namespace) -> None:
     """Measure the peak with long contexts, and hold it against the estimate.
 
-    Its one run of four tokens is no measurement of speed, and no time of it is kept: so
-    it is the one part that may run beside other work.
+    No time of it is kept, so it may run beside other work.
     """
     models = [model for model in options.models if not model.startswith("pocket-")]
     for context in options.contexts:
-        how = {**LONG, "prompt_tokens": context - LONG["new_tokens"]}
-        measure(models, options.precisions, how, options.again, times=False)
+        run = partial(peak, context=context)
+        measure(models, options.precisions, context - 4, options.again, run)
     print(against_estimate(Measurements.read(SPEED)))
 
 

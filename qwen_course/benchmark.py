@@ -8,6 +8,7 @@ measured where it is: `benchmark(model)`.
 import html
 import json
 import math
+import os
 import shutil
 import statistics
 import subprocess
@@ -38,10 +39,12 @@ from qwen_course.tables import Row, Table
 from qwen_course.vocabulary import cache_folder, qwen3_tokenizer, read_template
 
 if TYPE_CHECKING:
+    import torch
     from matplotlib.figure import Figure
     from transformers import PreTrainedModel
 
 FRESH = "import sys; from qwen_course.benchmark import child; child(sys.argv[1])"
+RETURN_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": "262144"}  # glibc: of 256 KiB and more
 COLOURS = {
     "fp32": "#999999", "bf16": "#0072B2", "fp16": "#56B4E9", "int8": "#E69F00",
     "nf4": "#D55E00", "nf4-single": "#CC79A7",
@@ -55,8 +58,9 @@ class Measurement:
     `first_token_seconds` is prefill and the first token; `tokens_per_second` is the
     decoding after it, all rows of the batch together; both are empty where only memory
     was measured. `step_bytes` is what one step of decoding must read. Loading is known
-    in a fresh process only: `base_bytes` is the process before it. A device without an
-    own memory has no `device_peak_bytes`.
+    in a fresh process only: `base_bytes` is the process before it, `load_peak_bytes`
+    the most that loading and the first use took. A device without an own memory has no
+    `device_peak_bytes`.
     """
 
     model: str
@@ -186,7 +190,7 @@ class Measurements(Table[Measurement]):
         if bandwidth:
             limits = [item.limit(bandwidth) for item in self]
             left.plot(limits, rows, "k|", markersize=14, label="limit of the memory")
-            left.legend(fontsize=8)
+            left.legend(fontsize=8, loc="lower right")
         sizes = [(item.peak_bytes or item.weights_bytes) / memory.GIB for item in self]
         right.barh(rows, sizes, color=colours)
         left.set_yticks(rows, names)
@@ -197,15 +201,16 @@ class Measurements(Table[Measurement]):
         if self:
             fastest = max(self, key=lambda item: item.decode)
             smallest = min(self, key=lambda item: item.weights_bytes)
-            left.set_title(f"fastest: {fastest.precision}")
-            right.set_title(f"smallest: {smallest.precision}")
+            left.set_title(f"fastest: {fastest.precision}", fontsize=9)
+            right.set_title(f"smallest: {smallest.precision}", fontsize=9)
         return figure
 
 
 class MemoryCheck(Table[Measurement]):
-    """Measured peaks beside the estimates of `qc.memory`."""
+    """Measured peaks beside the estimates of `qc.memory`, and what loading took."""
 
-    columns = ("model", "precision", "tokens", "measured", "estimated", "error")
+    columns = ("model", "precision", "tokens", "measured", "estimated", "error",
+               "while loading")  # fmt: skip
     noun = "peaks"
 
     def cells(self, item: Measurement) -> Row:
@@ -218,6 +223,7 @@ class MemoryCheck(Table[Measurement]):
             memory.gib(measured),
             memory.gib(estimated),
             f"{estimated / measured - 1:+.1%}",
+            "-" if item.load_peak_bytes is None else memory.gib(item.load_peak_bytes),
         )
 
     def estimated(self, item: Measurement) -> int:
@@ -226,8 +232,12 @@ class MemoryCheck(Table[Measurement]):
 
 
 def against_estimate(rows: Iterable[Measurement]) -> MemoryCheck:
-    """Return the rows whose peak was measured and whose model the catalogue knows."""
-    return MemoryCheck(row for row in rows if row.peak_bytes and row.estimate)
+    """Return the rows of `peak` whose model the catalogue knows."""
+    return MemoryCheck(
+        row
+        for row in rows
+        if row.peak_bytes and row.estimate and not row.tokens_per_second
+    )
 
 
 def machines(rows: Iterable[Any]) -> str:
@@ -262,10 +272,9 @@ def benchmark(
 ) -> Measurement:
     """Generate `new_tokens` after a random prompt, several times, and measure it.
 
-    `model` is a loaded model, or what `qc.load` takes (None: the setting):
-    then a fresh process loads it at `precision` on `device` and tells loading and peak
-    memory too. `threads` are those of the CPU (None: as they are). `name` is shown in
-    the table.
+    `model` is a loaded model, or what `qc.load` takes (None: the setting): then a fresh
+    process loads it at `precision` on `device` and tells loading and peak memory too.
+    `threads` are those of the CPU (None: as they are). `name` is shown in the table.
 
     Raises ValueError for numbers that are not positive, and for a model or a precision
     that cannot be loaded.
@@ -294,6 +303,31 @@ def benchmark(
     if isinstance(model, str | Path):
         return _in_a_fresh_process(str(model), precision, device, how)
     return _measure(model, precision, **how)
+
+
+def peak(
+    model: str | Path,
+    precision: str = "auto",
+    context: int = 1024,
+    device: str | None = None,
+    name: str | None = None,
+) -> Measurement:
+    """Measure the memory that a text of `context` tokens takes, in a fresh process.
+
+    All but four of the tokens are read as a prompt; no time is kept. Loading and the
+    first use come before (`load_peak_bytes`). glibc keeps freed blocks and, once they
+    lie between others, cannot give them back: here it is told to return large ones at
+    once, so that the peak is what tensors took. Raises what `benchmark` raises.
+
+    Example:
+        peak("pocket-qwen3", "nf4", context=1000).peak_bytes
+    """
+    if context < 5:
+        raise ValueError(f"context is {context}; give 5 tokens or more.")
+    how = {"prompt_tokens": context - 4, "new_tokens": 4, "batch": 1, "repeats": 1,
+           "warmup": 0, "threads": None, "name": name}  # fmt: skip
+    found = _in_a_fresh_process(str(model), precision, device, how, RETURN_BLOCKS)
+    return replace(found, first_token_seconds=(), tokens_per_second=())
 
 
 def _measure(
@@ -338,15 +372,21 @@ def generate(model, prompt_tokens: int, new_tokens: int, batch: int = 1) -> list
     """
     import torch
 
-    source = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, 256, (batch, prompt_tokens), generator=source)
-    ids = ids.to(model.device)
+    ids = random_ids(batch, prompt_tokens).to(model.device)
     clock = _clock()
     model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), streamer=clock,
         min_new_tokens=new_tokens, max_new_tokens=new_tokens, pad_token_id=0, **GREEDY,
     )  # fmt: skip
     return [moment - clock.started for moment in clock.moments]
+
+
+def random_ids(batch: int, tokens: int) -> "torch.Tensor":
+    """Return (batch, tokens), the same each time: ids that every vocabulary has."""
+    import torch
+
+    source = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (batch, tokens), generator=source)
 
 
 def _clock():
@@ -463,12 +503,16 @@ def _write_random(config: Any, folder: Path) -> None:
 
 
 def _in_a_fresh_process(
-    model: str, precision: str, device: str | None, how: dict[str, Any]
+    model: str,
+    precision: str,
+    device: str | None,
+    how: dict[str, Any],
+    settings: dict[str, str] | None = None,
 ) -> Measurement:
     request = {"model": model, "precision": precision, "device": device, "how": how}
     done = subprocess.run(
         [sys.executable, "-c", FRESH, json.dumps(request)],
-        capture_output=True, text=True,
+        capture_output=True, text=True, env={**os.environ, **(settings or {})},
     )  # fmt: skip
     try:
         answer = json.loads(done.stdout.strip().splitlines()[-1])
@@ -500,12 +544,16 @@ def _load_and_measure(model, precision, device, how) -> Measurement:
     base, started = process_bytes(), time.perf_counter()
     loaded = loading.load(model, precision, device)[0]  # without its tokenizer
     seconds = time.perf_counter() - started
-    peak = process_peak() - base
+    generate(loaded, 8, 2)  # bitsandbytes repacks weights when they are first used
+    load_peak = process_peak() - base
     leave_weight_files()
+    generate(loaded, 8, 2)  # what is in use comes back
     found = _measure(
         loaded, precision, **{**how, "name": how["name"] or Path(model).name}
     )
-    return replace(found, base_bytes=base, load_seconds=seconds, load_peak_bytes=peak)
+    return replace(
+        found, base_bytes=base, load_seconds=seconds, load_peak_bytes=load_peak
+    )
 
 
 def _use_libraries_once() -> None:

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_course.benchmark import Measurement
+from qwen_course.benchmark import Measurement, random_ids
 from qwen_course.errors import suggest
 from qwen_course.inference import Served, Stay, Written, agreed
 from qwen_course.loading import locate
@@ -362,7 +362,7 @@ def measure(
     _need()
     import onnxruntime_genai  # noqa: F401  (its own memory is not the model's)
 
-    folder, prompt = Path(folder), random_prompt(prompt_tokens)
+    folder, prompt = Path(folder), random_ids(1, prompt_tokens)[0].tolist()
 
     reset_peaks()
     base, started = process_bytes(), time.perf_counter()
@@ -389,11 +389,3 @@ def measure(
         load_peak_bytes=peak,
         machine={**machine(), "onnxruntime-genai": version("onnxruntime-genai")},
     )
-
-
-def random_prompt(tokens: int) -> list[int]:
-    """Return the prompt that `benchmark` measures with: ids that every model has."""
-    import torch
-
-    source = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (1, tokens), generator=source)[0].tolist()

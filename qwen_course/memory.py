@@ -29,7 +29,8 @@ class Precision:
     """How a weight is stored: bits of one in the layers, and of one in the tables.
 
     Quantization leaves the embedding and the output layer (the tables) in 16 bits. The
-    bits of a layer weight include its share of the scales of its group.
+    bits of a layer weight include its share of the scales of its group. `product_bytes`
+    is what a product needs for a moment, for each of its outputs, beside the output.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Precision:
     table_bits: int = 16
     cache_bytes: int = 2
     why: str = ""
+    product_bytes: int = 0
 
 
 PRECISIONS = {
@@ -46,7 +48,9 @@ PRECISIONS = {
         Precision("bf16", 16, why="16 bits for everything"),
         Precision("fp16", 16, why="16 bits for everything"),
         Precision("fp8", 8 + 32 / 128**2, why="a scale for each 128 x 128 block"),
-        Precision("int8", 8, why="bitsandbytes: a scale for each row"),
+        # On a CPU a product in int8 is a tensor of int32, then twice fp32, then fp16.
+        Precision("int8", 8, why="bitsandbytes: a scale for each row",
+                  product_bytes=14),
         Precision("gptq-int8", 8 + 24 / 128, why="scale and zero for 128 weights"),
         Precision("gptq-int4", 4 + 20 / 128, why="scale and zero for 128 weights"),
         Precision("awq", 4 + 20 / 128, why="scale and zero for 128 weights"),
@@ -238,7 +242,7 @@ def estimate(
         batch,
         weights_bytes(size, kind, separate_head),
         batch * kv_cache_bytes(size, context, kind.cache_bytes),
-        batch * activation_bytes(size, prompt, kind.cache_bytes),
+        batch * activation_bytes(size, prompt, kind.cache_bytes, kind.product_bytes),
     )
 
 
@@ -265,13 +269,17 @@ def kv_cache_bytes(size: Dimensions, tokens: int, bytes_each: int = 2) -> int:
     return tokens * per_token + state
 
 
-def activation_bytes(size: Dimensions, prompt: int, bytes_each: int = 2) -> int:
+def activation_bytes(
+    size: Dimensions, prompt: int, bytes_each: int = 2, product_bytes: int = 0
+) -> int:
     """Return what reading a prompt takes for a moment, in the widest place of a layer.
 
     That is the feed-forward block: gate, up and their product of the feed-forward
-    width, and four rows of the hidden width (input, residual, normed, output).
+    width, and four rows of the hidden width (input, residual, normed, output); with
+    `product_bytes`, as much more for each output of the widest product.
     """
-    return prompt * (3 * size.feed_forward + 4 * size.hidden) * bytes_each
+    rows = (3 * size.feed_forward + 4 * size.hidden) * bytes_each
+    return prompt * (rows + product_bytes * size.feed_forward)
 
 
 def stored_as(precision: str) -> Precision:

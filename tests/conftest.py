@@ -94,6 +94,28 @@ def pocket():
 
 
 @pytest.fixture(scope="session")
+def tiny_config():
+    """The configuration of a Qwen3 of three small layers, its table tied."""
+    from transformers import Qwen3Config
+
+    return Qwen3Config(
+        vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=32,
+        max_position_embeddings=512, tie_word_embeddings=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_config):
+    """A model of that configuration with random weights."""
+    import torch
+
+    from qwen_course import architecture
+
+    return architecture.random_model(tiny_config, torch.float32)
+
+
+@pytest.fixture(scope="session")
 def seeing():
     """A model that sees and its processor, loaded once: the stand-in of a real one."""
     import qwen_course as qc

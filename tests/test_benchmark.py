@@ -12,22 +12,6 @@ from qwen_course import architecture, benchmark, memory
 from qwen_course.benchmark import Measurement, Measurements
 
 
-@pytest.fixture(scope="module")
-def tiny_config():
-    from transformers import Qwen3Config
-
-    return Qwen3Config(
-        vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=3,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=32,
-        max_position_embeddings=512, tie_word_embeddings=True,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_config):
-    return architecture.random_model(tiny_config, torch.float32)
-
-
 def measured(**given) -> Measurement:
     row = {
         "model": "m", "precision": "bf16", "device": "cpu", "threads": 2, "batch": 1,
@@ -67,6 +51,15 @@ def test_a_fresh_process_knows_loading_and_peak():
         assert found.peak_bytes == found.device_peak_bytes
     else:
         assert found.peak_bytes == found.process_peak_bytes - found.base_bytes
+
+
+def test_a_peak_grows_with_the_text_and_keeps_no_time():
+    short, long = (benchmark.peak("pocket-qwen3", "bf16", context=n) for n in (16, 900))
+    assert short.peak_bytes < long.peak_bytes
+    assert long.tokens_per_second == ()
+    assert (long.prompt_tokens, long.new_tokens) == (896, 4)
+    with pytest.raises(ValueError, match="5 tokens or more"):
+        benchmark.peak("pocket-qwen3", context=4)
 
 
 def test_what_fails_in_the_fresh_process_is_told_here():
@@ -119,14 +112,23 @@ def test_the_bandwidth_of_this_machine_is_a_number_of_bytes_a_second():
 def test_a_peak_is_held_against_the_estimate_where_the_model_is_known():
     known = measured(
         model="Qwen3-0.6B", prompt_tokens=1000, new_tokens=24,
-        process_peak_bytes=2000 + 1_192_099_840,
+        process_peak_bytes=2000 + 1_192_099_840, load_peak_bytes=2**30,
+        first_token_seconds=(), tokens_per_second=(),
     )  # fmt: skip
     check = benchmark.against_estimate([known, measured(), measured(base_bytes=None)])
     assert len(check) == 1
     assert check.cells(check[0])[:3] == ("Qwen3-0.6B", "bf16", "1,024")
     expected = memory.estimate("Qwen3-0.6B", "bf16", context=1024, prompt=1000).total
     assert check[0].estimate.total == expected
-    assert check.cells(check[0])[-1] == f"{expected / 1_192_099_840 - 1:+.1%}"
+    assert check.cells(check[0])[-1] == "1.00 GiB"
+    assert check.cells(check[0])[-2] == f"{expected / 1_192_099_840 - 1:+.1%}"
+
+
+def test_every_stored_peak_is_within_a_tenth_of_the_estimate():
+    check = benchmark.against_estimate(benchmark.stored())
+    assert len(check) == 20  # two models, five precisions, two contexts
+    for row in check:
+        assert check.estimated(row) == pytest.approx(row.peak_bytes, rel=0.1), row
 
 
 def test_measurements_are_kept_with_the_machine_and_come_back(tmp_path):

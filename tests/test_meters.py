@@ -8,22 +8,6 @@ import torch
 from qwen_course import architecture, memory, meters
 
 
-@pytest.fixture(scope="module")
-def tiny_config():
-    from transformers import Qwen3Config
-
-    return Qwen3Config(
-        vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=3,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=32,
-        max_position_embeddings=512, tie_word_embeddings=True,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def tiny(tiny_config):
-    return architecture.random_model(tiny_config, torch.float32)
-
-
 def test_a_tensor_that_is_used_twice_is_stored_once(tiny):
     assert tiny.lm_head.weight is tiny.model.embed_tokens.weight
     plain = sum(p.nbytes for p in tiny.parameters())

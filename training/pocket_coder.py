@@ -47,7 +47,7 @@ class CodeMix:
 
 # Most examples are short, and attention over short rows is cheap; the few long ones,
 # mostly retries, have rows of their own.
-ROWS = (Rows(15, 192), Rows(3, 336))
+ROWS = (Rows(15, 192), Rows(3, 368))
 # Copying comes first, in short rows and nothing else: in whole programs the names are
 # a small part of the loss, and were not learnt in 600 steps.
 COPYING = Recipe(
@@ -61,7 +61,7 @@ FULL = Recipe(
 # Filling in comes slowest: two places have to be found, the end of what stands before
 # and the beginning of what stands behind.
 PRACTICE = replace(
-    FULL, steps=2800, seed=3, muon_lr=0.016, adamw_lr=2.4e-3, decay_share=1.0,
+    FULL, steps=3600, seed=3, muon_lr=0.016, adamw_lr=2.4e-3, decay_share=1.0,
     evaluate_every=400,
     mix=CodeMix(write=0.38, fill_in=0.36, fix=0.10, retry=0.16),
 )  # fmt: skip

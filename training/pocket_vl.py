@@ -10,7 +10,7 @@ model learns to answer from it.
 """
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transformers import (
@@ -42,6 +42,7 @@ class Pictures:
     questions: int = 4  # about a chart, beside "Read the chart."
     growing: float = 0.0  # share of the steps until charts have all their points
     seeing: bool = False  # no text: the vision tower learns what its tokens stand for
+    often: dict[str, float] = field(default_factory=dict)  # kinds asked more, or less
 
 
 # First to see, without a text: what stands in each of the image tokens.
@@ -77,6 +78,24 @@ PRACTICE = replace(
     evaluate_every=500,
     mix=Pictures(words=0.3, questions=8),
 )
+# Last what takes two points of a chart, and what came out weak.
+COMPARING = replace(
+    PRACTICE,
+    steps=1400,
+    seed=10,
+    muon_lr=0.009,
+    adamw_lr=1.2e-3,
+    decay_share=1.0,
+    mix=Pictures(
+        words=0.2,
+        questions=8,
+        often={
+            "value": 2.0, "some values": 5.0, "highest": 3.0, "lowest": 3.0,
+            "trend": 6.0, "season": 1.5, "compare": 8.0, "colour": 3.0, "colours": 6.0,
+            "by colour": 5.0, "title": 1.0, "count": 0.5,
+        },
+    ),
+)  # fmt: skip
 QUICK = replace(FULL, steps=60, rows=(Rows(8, 128),), warm_up=10, evaluate_every=60)
 
 
@@ -98,7 +117,7 @@ def picture_batch(step: int, recipe: Recipe, processor) -> list[dict]:
     words = round(mix.words * count)
     most = _points(step, recipe)
     charts = [
-        Seen.of(questions(rng, mix.questions, size, most=most))
+        Seen.of(questions(rng, mix.questions, size, most=most, often=mix.often))
         for _ in range(count - words)
     ]
     read = [Seen.of(printed_words.questions(rng, size)) for _ in range(words)]
@@ -234,7 +253,7 @@ PLAN = Plan(
     "pocket-vl",
     make_processor,
     build,
-    {"seeing": SEEING, "main": FULL, "practice": PRACTICE},
+    {"seeing": SEEING, "main": FULL, "practice": PRACTICE, "comparing": COMPARING},
     QUICK,
     held_out_accuracy,
     compiled=False,  # the pictures of a step have one of two sizes

@@ -195,6 +195,15 @@ def get(id: str) -> Question:
     raise ValueError(f'there is no question "{id}".{suggest(id, known)}')
 
 
+def section(lesson: str, heading: str) -> tuple[str, str]:
+    """Return `look` of a question: a heading, and its link as JupyterLab makes it.
+
+    >>> section("05_quantization", "7. On a small device")
+    ('7. On a small device', '05_quantization.ipynb#7.-On-a-small-device')
+    """
+    return heading, f"{lesson}.ipynb#{heading.replace(' ', '-')}"
+
+
 def probe_of(id: str) -> Probe:
     """Return the probe of a question; needs nothing of the judges.
 

@@ -1,5 +1,6 @@
 """What is right in the exercises of lesson 04."""
 
+import functools
 import math
 import re
 from collections import Counter
@@ -10,7 +11,7 @@ from typing import Any
 
 from qwen_course.exercises import mistakes
 from qwen_course.exercises.probes import lesson_04 as probe
-from qwen_course.exercises.question import Mistake, Question
+from qwen_course.exercises.question import Mistake, Question, section
 from qwen_course.exercises.ways import Outcomes, Same, Way, compared, no_numbers, short
 from qwen_course.steps import boxed, same_value
 
@@ -849,10 +850,7 @@ def q7(seen: Outcomes, seed: int) -> Mistake | None:
     )
 
 
-def _place(heading: str) -> tuple[str, str]:
-    """Return where in the lesson to look."""
-    return heading, f"04_specialists.ipynb#{heading.replace(' ', '-')}"
-
+_place = functools.partial(section, "04_specialists")
 
 QUESTIONS = (
     Question(

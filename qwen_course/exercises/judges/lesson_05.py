@@ -1,13 +1,14 @@
 """What is right in the exercises of lesson 05."""
 
 import bisect
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from qwen_course.exercises import mistakes
 from qwen_course.exercises.probes import lesson_05 as probe
-from qwen_course.exercises.question import Mistake, Question
+from qwen_course.exercises.question import Mistake, Question, section
 from qwen_course.exercises.ways import Outcomes, Way, compared, no_numbers, short
 
 Weights = Sequence[float]
@@ -759,10 +760,7 @@ def _no_choice(
     return None
 
 
-def _place(heading: str) -> tuple[str, str]:
-    """Return where in the lesson to look."""
-    return heading, f"05_quantization.ipynb#{heading.replace(' ', '-')}"
-
+_place = functools.partial(section, "05_quantization")
 
 QUESTIONS = (
     Question(

@@ -1,5 +1,6 @@
 """What is right in the exercises of lesson 06."""
 
+import functools
 import heapq
 import math
 import statistics
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 
 from qwen_course.exercises import mistakes
 from qwen_course.exercises.probes import lesson_06 as probe
-from qwen_course.exercises.question import Mistake, Question
+from qwen_course.exercises.question import Mistake, Question, section
 from qwen_course.exercises.ways import Outcomes, Same, Way, compared, short
 
 # Pairs: several answers are two numbers, or two lists
@@ -957,10 +958,7 @@ def _passes(whole: list[Call]) -> Mistake | None:
     )
 
 
-def _place(heading: str) -> tuple[str, str]:
-    """Return where in the lesson to look."""
-    return heading, f"06_inference.ipynb#{heading.replace(' ', '-')}"
-
+_place = functools.partial(section, "06_inference")
 
 QUESTIONS = (
     Question(

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -349,11 +349,13 @@ def questions(
     split: str = "train",
     most: int = 8,
     style: Style | None = None,
+    often: Mapping[str, float] | None = None,
 ) -> list[ChartProblem]:
     """Return "read" and `count` other questions about one chart of `split`.
 
     There are fewer when the chart answers fewer. The chart has at most `most` points
-    and, unless `style` is given, any look of the training.
+    and, unless `style` is given, any look of the training. `often` changes how often a
+    kind is asked, by its name.
     """
     chart = draw_chart(rng, most=most)
     while split_of(chart.content) != split:
@@ -362,7 +364,7 @@ def questions(
     first = ask(rng, chart, style, "read")
     assert first is not None
     asked = [first]
-    weights = dict(WEIGHTS)
+    weights = {**WEIGHTS, **(often or {})}
     while weights and len(asked) <= count:
         kind = rng.choices(list(weights), list(weights.values()))[0]
         problem = ask(rng, chart, style, kind)

@@ -93,6 +93,8 @@ def make(
     parts = _MAKERS[kind](task, do, rng, unseen, bare)
     if parts is None:  # no bug was found that shows
         return make(rng, kind, split, family)
+    if split == "train" and kind != "fill in":
+        parts["question"] = words.dress(parts["question"], rng)
     return CodingProblem(
         skill=SKILL,
         kind=kind,

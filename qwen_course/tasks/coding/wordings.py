@@ -4,6 +4,7 @@ import random
 import re
 
 from qwen_course.tasks.coding.families import Task, families
+from qwen_course.tasks.problem import put_around
 
 FRAMES = (
     "Write a Python function `{signature}` that {does}.",
@@ -20,6 +21,12 @@ FRAMES = (
     "Complete this function so that it {does}:\n```python\ndef {signature}:\n```",
     "Can you write Python code for `{signature}`, which {does}?",
     "Python function {signature}: {do}.",
+    "Here is what `{signature}` does: it {does}. Write it.",
+    "Help me with `{signature}`. It has to {do}.",
+    "I want to {do}. Write `{signature}` for that.",
+    "Show me a function {signature} that {does}.",
+    "{Do}, in a Python function `{signature}`.",
+    "Exercise: {do}. Name it {name} and let it take {arguments}.",
 )
 UNSEEN_FRAMES = (
     "Give me a Python function `{signature}` that {does}.",
@@ -72,9 +79,20 @@ RETRIES = (
     "The test says: {error} Correct the function.",
 )
 UNSEEN_RETRIES = ("I ran it. {error} Can you repair that?",)
+# What only training puts around a question, as in mathematics.
+OPENINGS = (
+    "Now: ", "Next. ", "Exercise 3. ", "I need help. ", "Hello! ", "Python question. ",
+    "For my homework: ", "Quick one. ",
+)  # fmt: skip
+ENDINGS = (
+    " Thanks!", " Only the code, please.", " Keep it short.", " Use plain Python.",
+    " No explanation.",
+)  # fmt: skip
 SECOND_VERBS = (
     "return", "keep", "add", "list", "count", "ignore", "join", "replace", "leave",
-    "map", "find", "mark", "move", "put", "combine",
+    "map", "find", "mark", "move", "put", "combine", "give", "collect", "gather",
+    "total", "sort", "take", "pair", "begin", "stop", "write", "multiply", "connect",
+    "attach", "convert", "answer", "cut",
 )  # fmt: skip
 
 
@@ -92,7 +110,8 @@ def third_person(text: str) -> str:
     """
     first, _, rest = text.partition(" ")
     verbs = "|".join(SECOND_VERBS)
-    rest = re.sub(rf"\band ({verbs})\b", lambda m: f"and {_with_s(m[1])}", rest)
+    joined = rf"\b(and|or|then|otherwise) ({verbs})\b"
+    rest = re.sub(joined, lambda m: f"{m[1]} {_with_s(m[2])}", rest)
     return f"{_with_s(first)} {rest}"
 
 
@@ -134,6 +153,11 @@ def _fill(frame: str, task: Task, do: str, typed: bool = False, **values: str) -
         **values,
     )
     return text.replace("..", ".") if text.endswith("..") else text
+
+
+def dress(question: str, rng: random.Random) -> str:
+    """Put words around a question, or none: an opening, an ending, or both."""
+    return put_around(question, rng, OPENINGS, ENDINGS)
 
 
 def capital(text: str) -> str:
