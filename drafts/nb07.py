@@ -31,13 +31,13 @@ in a minute. Fine-tune for what no prompt brings: a new skill, a fixed form, a t
 The pocket model has never seen a Roman numeral. So that is what we teach it.
 """)
 code("before", '''
-from qwen_course import chat_data, fine_tuning, training_memory
+from qwen_course import chat_data, fine_tuning, tasks, training_memory
 from qwen_course.settings import effort
-from qwen_course.tasks import products, roman_numerals, sums, word_problems
+from qwen_course.tasks import products, roman_numerals, sums
 
 model, tokenizer = qc.load()
-count = effort(100, 4)  # how many problems of each kind; 4 in the course's own tests
-new = roman_numerals.problems(count, seed=1)
+count = effort(200, 4)  # how many problems of each kind; 4 in the course's own tests
+new = roman_numerals.problems(count, seed=2, kind="to Roman")
 for problem in new[:3]:
     reply = qc.chat(
         model, tokenizer, problem.question, thinking=False, sampling="greedy"
@@ -49,14 +49,14 @@ Wrong, and not even in the right form. Measure it, and measure what it *can* do 
 do not measure before, you cannot miss after.
 """)
 code("measure", '''
-asked = {"roman numerals": new}
-for skill in (sums, products, word_problems):
-    asked[skill.SKILL] = skill.problems(count, seed=1)
-at_once = {"roman numerals": False}  # the new skill is asked without thinking
+asked = {"roman_numerals": new}
+for name in ("sums", "products", "word_problems", "course_questions", "tool_calls"):
+    asked[name] = getattr(tasks, name).problems(count, seed=1)
+at_once = {"roman_numerals": False}  # the new skill is asked without thinking
 
 before = fine_tuning.measure(model, tokenizer, asked, at_once)
 for name, score in before.items():
-    print(f"{name:15} {score}")
+    print(f"{name:16} {score}")
 ''')
 md("measure-read", """
 These problems are **held out**: their numbers occur in no training set, so that a right answer
@@ -149,7 +149,9 @@ md("part-rows", """
 A training row is a conversation whose last message is the answer to learn.
 """)
 code("rows", '''
-problems = roman_numerals.problems(effort(3000, 60), seed=1, split="train")
+problems = roman_numerals.problems(
+    effort(2500, 60), seed=1, split="train", kind="to Roman"
+)
 rows = chat_data.from_problems(problems)
 for row in rows[:2]:
     print(row)
@@ -293,8 +295,8 @@ One thing is missing: what a model does not see while it learns, it forgets. So 
 among the new rows, with thinking and without: **replay**.
 """)
 code("replay", '''
-old = dict.fromkeys(("sums", "products", "word_problems"), effort(400, 10))
-lesson = rows + fine_tuning.replay(old, thinking=0.5)
+old = dict.fromkeys(tasks.SKILLS, effort(300, 3)) | {"word_problems": effort(1200, 6)}
+lesson = rows + fine_tuning.replay(old, thinking=0.7)
 lesson = chat_data.encode(lesson, tokenizer, max_length=128, drop_long=True)
 print(f"{len(rows)} new rows, {len(lesson) - len(rows)} old ones")
 print(f"{chat_data.learnt_share(lesson):.0%} of all tokens are learnt")

@@ -2,128 +2,51 @@
 
 The training itself is TRL's `SFTTrainer`, the adapters are PEFT's. Ours is what a
 lesson looks into: rows and labels (`chat_data`), a checkpoint that is whole or not
-there, and the measuring before, during and after.
+there, and the measuring before, during (`training_curve`) and after. Adapters are
+attached, saved and merged by `adapters`, whose functions are offered here as well.
 """
 
 import contextlib
-import copy
 import errno
 import functools
 import importlib.util
 import json
-import math
-import re
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qwen_course import chat_data, loading
+from qwen_course import chat_data
+from qwen_course.adapters import (
+    attach_lora,
+    disk_full,
+    inner,
+    load_adapter,
+    merge,
+    name_the_base,
+    save_adapter,
+    save_checkpoint,
+    target_names,
+    trained_parameters,
+)
 from qwen_course.chat_data import Example
-from qwen_course.errors import suggest
 from qwen_course.evaluation import Score, evaluate
 from qwen_course.processors import text_tokenizer
-from qwen_course.quantization import linear_layers
 from qwen_course.tables import Row, Table
 from qwen_course.tasks.problem import Problem
+from qwen_course.training_curve import Point, Training, watch
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
-
-# LoRA
-
-
-def target_names(model: Any) -> list[str]:
-    """Return the names that a LoRA can be attached to: the linear layers of a block.
-
-    Example:
-        target_names(model)  ->  ['down_proj', 'gate_proj', 'k_proj', ...]
-    """
-    return sorted({name.rpartition(".")[2] for name in linear_layers(model)})
-
-
-def attach_lora(
-    model: "PreTrainedModel",
-    rank: int = 16,
-    alpha: float | None = None,
-    dropout: float = 0.0,
-    targets: Sequence[str] | None = None,
-    rslora: bool = False,
-    dora: bool = False,
-    seed: int = 0,
-) -> "PeftModel":
-    """Freeze a model and attach LoRA matrices; they alone will be trained.
-
-    `alpha` None is twice the rank; the output of the matrices is scaled by alpha / rank
-    (rsLoRA: alpha / sqrt(rank)). `targets` None takes every linear layer of the blocks.
-    The model itself is changed, quantized ones too (QLoRA); `model.unload()` undoes it.
-    Raises ValueError for a wrong target, rank or dropout, and for a quantized model
-    that cannot be trained any more.
-
-    Example:
-        model = attach_lora(model, rank=16, targets=["q_proj", "v_proj"])
-    """
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    names = target_names(model)
-    for target in targets or ():
-        if target not in names:
-            raise ValueError(
-                f'target "{target}" is no linear layer of this model. It has '
-                f"{', '.join(names)}.{suggest(target, names)}"
-            )
-    if rank < 1:
-        raise ValueError(f"rank is {rank}; give 1 or more. 8 to 32 is usual.")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is {dropout}; give a share from 0 to below 1.")
-    _prepare_quantized(model)
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,  # type: ignore[arg-type]
-        lora_dropout=dropout,
-        target_modules=list(targets or names),
-        use_rslora=rslora,
-        use_dora=dora,
-        task_type="CAUSAL_LM",
-    )
-    with torch.random.fork_rng():  # the first values of A are random
-        torch.manual_seed(seed)
-        return get_peft_model(model, config)  # type: ignore[return-value]
-
-
-def _prepare_quantized(model: Any) -> None:
-    """Make the frozen 4-bit layers ready for gradients.
-
-    On a CPU with bf16 instructions bitsandbytes repacks a layer when it first answers,
-    and a repacked layer passes no gradient on, without a word.
-    """
-    for name, layer in model.named_modules():
-        if not hasattr(layer, "support_avx512bf16_for_cpu"):
-            continue
-        state = getattr(layer.weight, "quant_state", None)
-        if getattr(state, "packing_format_for_cpu", False):
-            raise ValueError(
-                f"{name} was repacked for this CPU when the model first answered, and "
-                "would pass no gradient on. Load the model again, and attach LoRA "
-                "before its first use."
-            )
-        layer.support_avx512bf16_for_cpu = False
-    if getattr(model, "is_quantized", False):
-        from peft import prepare_model_for_kbit_training
-
-        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-
-
-def trained_parameters(model: Any) -> int:
-    """Return how many parameters the optimizer changes."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+__all__ = [
+    "Change", "Changes", "Point", "Settings", "Training", "as_examples", "attach_lora",
+    "compare", "latest_checkpoint", "load_adapter", "make_trainer", "measure", "merge",
+    "name_the_base", "replay", "run", "save_adapter", "save_checkpoint", "target_names",
+    "train", "trained_parameters",
+]  # fmt: skip
 
 
 # A run
@@ -139,19 +62,19 @@ class Settings:
     rows of 1,024 tokens or more.
     """
 
-    steps: int = 150
-    learning_rate: float = 3e-3
-    rows: int = 16
-    row_length: int = 128
+    steps: int = 600
+    learning_rate: float = 2e-3
+    rows: int = 3
+    row_length: int = 192
     accumulate: int = 1
     packing: bool = True
     warm_up: float = 0.06
     max_gradient: float = 1.0
     checkpointing: bool = False  # less memory, about a third more time
     precision: str = "auto"  # or "fp32", "bf16", "fp16": what is computed in
-    log_every: int = 10
-    evaluate_every: int = 50
-    save_every: int = 50
+    log_every: int = 20
+    evaluate_every: int = 100
+    save_every: int = 100
     keep: int = 2  # the newest checkpoints
     seed: int = 0
 
@@ -169,71 +92,6 @@ class Settings:
                 f'precision "{self.precision}" is not one of auto, fp32, bf16, fp16. '
                 'A quantized model is loaded so: qc.load(precision="nf4").'
             )
-
-
-@dataclass(frozen=True)
-class Point:
-    """One moment of a run: the mean loss since the last one; accuracy if measured."""
-
-    step: int
-    tokens: int
-    seconds: float
-    loss: float
-    accuracy: float | None = None
-
-
-@dataclass
-class Training:
-    """What a run gave: a loss every few steps, the accuracy on held-out problems.
-
-    `seconds` and `tokens` count this call alone; a resumed run brings its old points.
-    """
-
-    points: list[Point] = field(default_factory=list)
-    steps: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    total_steps: int = 0
-
-    @property
-    def loss(self) -> float:
-        """The last loss, a mean over `log_every` steps."""
-        return self.points[-1].loss if self.points else math.nan
-
-    @property
-    def accuracy(self) -> float | None:
-        """The last accuracy on held-out problems, None if none were given."""
-        measured = [p.accuracy for p in self.points if p.accuracy is not None]
-        return measured[-1] if measured else None
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Tokens read a second, the measuring left out."""
-        return self.tokens / self.seconds if self.seconds else 0.0
-
-    def __str__(self) -> str:
-        right = "" if self.accuracy is None else f", {self.accuracy:.0%} right"
-        return f"step {self.steps} of {self.total_steps}: loss {self.loss:.3f}{right}"
-
-    def plot(self) -> "Figure":
-        """Draw the loss and, where it was measured, the accuracy over the steps."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(8, 3), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        steps = [p.step for p in self.points]
-        left.plot(steps, [p.loss for p in self.points], color="#0072B2")
-        left.set(xlabel="step", ylabel="loss (nats a token)", yscale="log",
-                 title=f"Training loss, now {self.loss:.3f}")  # fmt: skip
-        measured = [p for p in self.points if p.accuracy is not None]
-        shares = [100 * (p.accuracy or 0) for p in measured]
-        right.plot([p.step for p in measured], shares, "o-", color="#D55E00")
-        title = f"Held out, now {shares[-1]:.0f}%" if shares else "Held out"
-        right.set(xlabel="step", ylabel="right answers (%)", ylim=(-3, 103),
-                  title=title)  # fmt: skip
-        for axes in (left, right):
-            axes.set_xlim(0, max(1, self.total_steps))
-        return figure
 
 
 def train(
@@ -267,7 +125,9 @@ def train(
         )
     examples = as_examples(data, tokenizer, settings.row_length)
     result = Training(total_steps=settings.steps)
-    watcher = _watch(result, model, tokenizer, held_out, settings, live, evaluation)
+    watcher = watch(
+        result, model, tokenizer, held_out, settings.evaluate_every, live, evaluation
+    )
     with _forward_kept(model), _run_folder(folder) as run:
         saved = _start(run, settings, model, examples, resume) if folder else None
         with _quiet():
@@ -376,6 +236,7 @@ def _config(
         },
         "warmup_steps": warm,
         "weight_decay": 0.0,
+        "adam_beta2": 0.98,  # 0.999 looks back a thousand steps, longer than most runs
         "max_grad_norm": settings.max_gradient,
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",
@@ -429,18 +290,13 @@ def _forward_kept(model: Any) -> Iterator[None]:
         yield
     finally:
         model.eval()
-        for part in (model, _inner(model)):
+        for part in (model, inner(model)):
             for name in ("forward", "_original_forward"):
                 vars(part).pop(name, None)
             if "_hf_hook" in vars(part):  # spread over several devices
                 from accelerate.hooks import add_hook_to_module
 
                 add_hook_to_module(part, part._hf_hook)
-
-
-def _inner(model: Any) -> Any:
-    """Return the model below an adapter; a model without one is returned as it is."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
 @contextlib.contextmanager
@@ -474,7 +330,7 @@ def _trainer_class() -> Any:
             return self.aside or super()._get_output_dir(trial)
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
-            run = Path(self.args.output_dir)
+            run = Path(str(self.args.output_dir))
             aside = run / "unfinished"
             main = self.accelerator.is_main_process
             if main:
@@ -485,7 +341,7 @@ def _trainer_class() -> Any:
                 super()._save_checkpoint(model, trial)
             except Exception as why:
                 shutil.rmtree(aside, ignore_errors=True)
-                if (reason := _disk_full(why)) is None:
+                if (reason := disk_full(why)) is None:
                     raise
                 before = latest_checkpoint(run)
                 kept = f"{before.name} is whole" if before else "none was before it"
@@ -510,18 +366,6 @@ def _trainer_class() -> Any:
             """Write no card: the one of TRL would name a run, not what was taught."""
 
     return WholeCheckpoints
-
-
-def _disk_full(error: BaseException) -> str | None:
-    """Return what an error says when it is, or hides, that the disk is full."""
-    text = str(error)
-    codes = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-    full = isinstance(error, OSError) and error.errno in codes
-    # safetensors and torch wrap it in errors of their own
-    hidden = re.search(
-        r"No space left|os error 28|file write failed|unexpected pos", text
-    )
-    return text.strip().splitlines()[0][:160] if full or hidden else None
 
 
 def latest_checkpoint(folder: str | Path) -> Path | None:
@@ -578,222 +422,6 @@ def _start(
             )
     note.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return saved
-
-
-# Watching
-
-
-def _watch(result, model, tokenizer, held_out, settings, live, evaluation) -> Any:
-    from transformers import TrainerCallback
-
-    class Watcher(TrainerCallback):
-        """Keeps the points of a run, measures, and shows both as it goes."""
-
-        tokens_a_step = 0  # without what only fills up
-
-        def on_train_begin(self, args, state, control, **others):
-            self.view = _View() if live else None
-            self.started = time.perf_counter()
-            self.first, self.measuring = state.global_step, 0.0
-            result.steps = self.first
-            old = [row for row in state.log_history if "qwen_course" in row]
-            result.points = [Point(**row["qwen_course"]) for row in old]
-
-        def on_step_end(self, args, state, control, **others):
-            if self._due(state.global_step):
-                control.should_log = True
-
-        def on_log(self, args, state, control, logs=None, **others):
-            if "loss" not in (logs or {}):
-                return
-            step, seconds = state.global_step, self._seconds()
-            each = self.tokens_a_step * args.world_size
-            result.steps, result.seconds = step, seconds
-            result.tokens = (step - self.first) * each
-            point = Point(step, step * each, round(seconds, 2), float(logs["loss"]),
-                          self._accuracy(step))  # fmt: skip
-            result.points.append(point)
-            state.log_history.append({"step": step, "qwen_course": vars(point)})
-            if self.view and state.is_world_process_zero:
-                self.view.show(result)
-
-        def _seconds(self) -> float:
-            return time.perf_counter() - self.started - self.measuring
-
-        def _due(self, step: int) -> bool:
-            return step % settings.evaluate_every == 0 or step == settings.steps
-
-        def _accuracy(self, step: int) -> float | None:
-            if not held_out or not self._due(step):
-                return None
-            before = time.perf_counter()
-            model.eval()
-            options = {"thinking": False, "progress": False, **evaluation}
-            accuracy = evaluate(model, tokenizer, held_out, **options).accuracy
-            model.train()
-            self.measuring += time.perf_counter() - before
-            return accuracy
-
-        def on_train_end(self, args, state, control, **others):
-            if self.view and state.is_world_process_zero:
-                self.view.close(result)
-
-    return Watcher()
-
-
-class _View:
-    """A plot redrawn in place in a notebook; a line for each point elsewhere."""
-
-    def __init__(self) -> None:
-        self.handle: Any = None
-        self.notebook = _in_notebook()
-
-    def show(self, result: Training) -> None:
-        if not self.notebook:
-            print(result, flush=True)
-            return
-        from IPython.display import display
-
-        figure = result.plot()
-        if self.handle is None:
-            self.handle = display(figure, display_id=True)
-        else:
-            self.handle.update(figure)
-
-    def close(self, result: Training) -> None:
-        if self.notebook:
-            print(result)
-
-
-def _in_notebook() -> bool:
-    from IPython.core.getipython import get_ipython
-
-    return hasattr(get_ipython(), "kernel")
-
-
-# The adapter after the run
-
-
-@contextlib.contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """Give a new folder to write into, and put it in place only when all is written."""
-    new = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    try:
-        yield new
-    except Exception as why:
-        shutil.rmtree(new, ignore_errors=True)
-        if (reason := _disk_full(why)) is None:
-            raise
-        raise OSError(
-            errno.ENOSPC,
-            f"the disk is full: nothing was saved to {folder}, and what was there is "
-            f"untouched. Make room and save again. ({reason})",
-        ) from why
-    old = folder.with_name(f"{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def save_adapter(model: "PeftModel", tokenizer: Any, folder: str | Path) -> int:
-    """Save the adapter alone, with the tokenizer; return the bytes of its weights.
-
-    It names the model it belongs to; a pocket model by its name, so that the folder can
-    go to another machine. Raises ValueError for a model without adapter, OSError when
-    the disk is full: what was in the folder is then untouched.
-    """
-    if not hasattr(model, "peft_config"):
-        raise ValueError(
-            "this model has no adapter. Save it whole: "
-            "save_checkpoint(model, tokenizer, folder)."
-        )
-    folder = Path(folder)
-    with _whole(folder) as new:
-        model.save_pretrained(new)
-        tokenizer.save_pretrained(new)
-        name_the_base(new)
-    return (folder / "adapter_model.safetensors").stat().st_size
-
-
-def name_the_base(folder: Path) -> None:
-    """Write a pocket model's name, not its place on this machine, into an adapter."""
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    base = Path(config["base_model_name_or_path"] or "")
-    if base.parent == loading.BUNDLED:
-        config["base_model_name_or_path"] = base.name
-        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def load_adapter(
-    folder: str | Path,
-    precision: str = "auto",
-    device: str | None = None,
-    trainable: bool = False,
-) -> "tuple[PeftModel, PreTrainedTokenizerBase]":
-    """Load the model that an adapter belongs to, and the adapter on top.
-
-    Raises OSError when the folder holds no adapter, and what `load` raises.
-
-    Example:
-        model, tokenizer = load_adapter("romans")
-    """
-    from peft import PeftModel
-    from transformers import AutoTokenizer
-
-    config = Path(folder) / "adapter_config.json"
-    if not config.is_file():
-        raise OSError(
-            f"the folder {folder} holds no adapter: it lacks adapter_config.json. Name "
-            "the folder that save_adapter wrote; qc.load reads a whole model."
-        )
-    base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    model, _ = loading.load(base, precision, device)
-    adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
-    return adapted.eval(), AutoTokenizer.from_pretrained(folder)
-
-
-def merge(model: "PeftModel") -> "PreTrainedModel":
-    """Add the adapter to the weights, and return the model without it.
-
-    It answers the same, as fast as the plain model. Raises ValueError for a quantized
-    model: the sum would be rounded to 4 bits again.
-    """
-    if getattr(_inner(model), "is_quantized", False):
-        raise ValueError(
-            "the weights of this model are quantized, and the sum with the adapter "
-            "would be rounded again. Save the adapter, load it on whole weights, and "
-            'merge that: merge(load_adapter(folder, precision="bf16")[0]).'
-        )
-    return model.merge_and_unload()  # type: ignore[operator]
-
-
-def save_checkpoint(
-    model: "PreTrainedModel", tokenizer: Any, folder: str | Path
-) -> int:
-    """Save a whole model, fp32 as bf16, for `qc.load`; return the bytes of its weights.
-
-    Raises ValueError for a model with an adapter, OSError when the disk is full: what
-    was in the folder is then untouched.
-    """
-    import torch
-    from transformers.utils import logging as transformers_logging
-
-    if hasattr(model, "peft_config"):
-        raise ValueError("this model has an adapter; call merge(model) first.")
-    folder = Path(folder)
-    wide = model.dtype == torch.float32
-    half = copy.deepcopy(model).to(torch.bfloat16) if wide else model
-    transformers_logging.disable_progress_bar()
-    with _whole(folder) as new:
-        half.save_pretrained(new)
-        tokenizer.save_pretrained(new)
-    transformers_logging.enable_progress_bar()
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 # Before and after
@@ -880,8 +508,3 @@ def replay(
         rows += chat_data.from_problems(problems[:cut], thinking=True)
         rows += chat_data.from_problems(problems[cut:])
     return rows
-
-
-def scaled(settings: Settings, share: float) -> Settings:
-    """Return the same run with a share of its steps, at least one."""
-    return replace(settings, steps=max(1, round(share * settings.steps)))

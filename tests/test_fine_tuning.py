@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -544,7 +545,7 @@ def test_a_full_disk_leaves_the_adapter_that_was_there(tiny, tokenizer, tmp_path
     before = (tmp_path / "mine" / "adapter_model.safetensors").read_bytes()
 
     def full(folder, **options):
-        (folder / "adapter_config.json").write_text("{")
+        (Path(folder) / "adapter_config.json").write_text("{")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(model, "save_pretrained", full)

@@ -110,7 +110,7 @@ def launch(material, name, run, *more, rows):
         "--config_file", f"training/accelerate/{name}.yaml",
         "training/finetune.py", "--cpu", "--model", str(material / "tiny"),
         "--data", str(material / "rows.jsonl"), "--run", str(run),
-        "--steps", "4", "--rows", str(rows), "--row-length", "64", "--rank", "4",
+        "--steps", "4", "--rows", str(rows), "--row-length", "40", "--rank", "4",
         "--precision", "fp32", "--compute", "fp32", "--learning-rate", "0.05", *more,
     ]  # fmt: skip
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
