@@ -61,6 +61,12 @@ def _isolate(config: pytest.Config) -> None:
     hub_standin.ensure_hub(kept / "hub-standin")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes minutes, so that no worker is left alone with it."""
+    longest = ("tests/test_lessons.py", "notebooks/")
+    items.sort(key=lambda item: not item.nodeid.startswith(longest))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if isolated := config.stash.get(ISOLATED, None):
         shutil.rmtree(isolated, ignore_errors=True)
