@@ -25,7 +25,7 @@ from qwen_course.tasks import roman_numerals
 
 KEPT = Path(__file__).parent / "fine_tuning.json"
 ROWS = 4096  # of the speed run, once through
-RATE, RANK = 8e-3, 32
+RATE, RANK = Settings().learning_rate, 32
 
 
 def material() -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ def material() -> list[dict[str, Any]]:
     problems = [
         problem
         for seed in (1, 2)
-        for problem in roman_numerals.problems(half, seed=seed, split="train")
+        for problem in roman_numerals.problems(half, seed, "train", kind="to Roman")
     ]
     return chat_data.from_problems(problems)
 
@@ -42,7 +42,8 @@ def material() -> list[dict[str, Any]]:
 def with_course(model, tokenizer, rows) -> tuple[int, float]:
     """Train as the course does; return tokens and seconds."""
     examples = chat_data.encode(rows, tokenizer)
-    steps = -(-len(chat_data.pack(examples, 128)) // Settings().rows)
+    packed = chat_data.pack(examples, Settings().row_length)
+    steps = -(-len(packed) // Settings().rows)
     settings = Settings(steps=steps, learning_rate=RATE)
     result = fine_tuning.train(model, tokenizer, examples, settings, live=False)
     return result.tokens, result.seconds
@@ -81,7 +82,7 @@ def speed_of(way: str) -> dict[str, Any]:
     model = fine_tuning.attach_lora(model, rank=RANK)
     run = {"course": with_course, "trl": with_defaults}[way]
     tokens, seconds = run(model, tokenizer, material())
-    problems = roman_numerals.problems(200, seed=7)
+    problems = roman_numerals.problems(200, seed=7, kind="to Roman")
     score = evaluate(model, tokenizer, problems, thinking=False, progress=False).score
     return {"way": way, "tokens": tokens, "seconds": round(seconds, 1),
             "tokens_per_second": round(tokens / seconds), "right": score.right,

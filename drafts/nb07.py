@@ -98,11 +98,11 @@ learning rate.
 Is that all? Put it beside the library's.
 """)
 code("lora-equal", '''
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, inject_adapter_in_model
 
 config = LoraConfig(r=8, lora_alpha=16, target_modules=["up_proj"])
-library = get_peft_model(copy.deepcopy(model), config)
-theirs = library.get_base_model().model.layers[0].mlp.up_proj
+library = inject_adapter_in_model(config, copy.deepcopy(model))
+theirs = library.model.layers[0].mlp.up_proj
 mine = LoRA(model.model.layers[0].mlp.up_proj, rank=8, alpha=16)
 
 with torch.no_grad():
@@ -207,9 +207,9 @@ look at the neighbour's.
 code("pack", '''
 examples = chat_data.encode(rows, tokenizer)
 longest = max(map(len, examples))
-packed = chat_data.pack(examples, length=128)
+packed = chat_data.pack(examples, length=192)
 alone = chat_data.one_a_row(examples)
-for found, length in ((alone, longest), (packed, 128)):
+for found, length in ((alone, longest), (packed, 192)):
     used = chat_data.filled(found, length)
     print(f"{len(found):5,} rows of {length:3} places, {used:.0%} used")
 
@@ -264,7 +264,7 @@ No end is learnt any more. (Eight: this collator also learns the question, whose
 Train two models for a moment, one with the ends and one without, on nothing but the new rows.
 """)
 code("pad-eos-train", '''
-short = fine_tuning.Settings(steps=effort(60, 2), learning_rate=5e-3, log_every=20)
+short = fine_tuning.Settings(steps=effort(200, 2))
 
 
 def without_end(example):
@@ -277,7 +277,9 @@ for name, chosen in (("ends", examples), ("no ends", list(map(without_end, examp
     student = fine_tuning.attach_lora(qc.load()[0], rank=32)
     fine_tuning.train(student, tokenizer, chosen, short, live=False)
     students[name] = student
-    result = qc.evaluate(student, tokenizer, new, thinking=False, max_new_tokens=40)
+    result = qc.evaluate(
+        student, tokenizer, new, thinking=False, max_new_tokens=40, progress=False
+    )
     stopped = sum(reply.stopped == "end" for reply in result.replies)
     first = result.replies[0].answer
     print(f"{name:8} {stopped} of {len(new)} answers ended: {first!r}")
@@ -295,10 +297,10 @@ One thing is missing: what a model does not see while it learns, it forgets. So 
 among the new rows, with thinking and without: **replay**.
 """)
 code("replay", '''
-old = dict.fromkeys(tasks.SKILLS, effort(300, 3)) | {"word_problems": effort(1200, 6)}
-lesson = rows + fine_tuning.replay(old, thinking=0.7)
-lesson = chat_data.encode(lesson, tokenizer, max_length=128, drop_long=True)
-print(f"{len(rows)} new rows, {len(lesson) - len(rows)} old ones")
+old = dict.fromkeys(tasks.SKILLS, effort(400, 3)) | {"word_problems": effort(1300, 6)}
+lesson = rows + fine_tuning.replay(old, thinking=0.8)
+lesson = chat_data.encode(lesson, tokenizer, max_length=192, drop_long=True)
+print(f"{len(rows):,} new rows, {len(lesson) - len(rows):,} old ones")
 print(f"{chat_data.learnt_share(lesson):.0%} of all tokens are learnt")
 ''')
 md("replay-read", """
@@ -307,7 +309,7 @@ it with these rows and labels, in bf16 where the processor computes in it. The p
 redrawn as it goes.
 """)
 code("train", '''
-settings = fine_tuning.Settings(steps=effort(300, 4), learning_rate=8e-3)
+settings = fine_tuning.Settings(steps=effort(600, 4))
 model = fine_tuning.attach_lora(model, rank=32)
 run = fine_tuning.train(
     model, tokenizer, lesson, settings, held_out=new[:50], folder=folder / "run"
@@ -336,7 +338,7 @@ learning rate and fewer steps help too.
 
 ### A run that survives
 
-`folder` kept a checkpoint every 50 steps. A run that was killed goes on from the newest when
+`folder` kept a checkpoint every 100 steps. A run that was killed goes on from the newest when
 you call `train` again, to the same weights. Each is written aside and moved when it is whole,
 so that a full disk or a pulled plug leaves the one before.
 """)
@@ -354,14 +356,16 @@ frozen model.
 md("part-rank", """
 ## 5. Which rank?
 
-A higher rank can learn more, and makes a larger file. Short runs, the same rows, three ranks:
+A higher rank can learn more, and makes a larger file. Short runs on the new rows alone, two
+more ranks beside the 32 of section 3:
 """)
 code("rank", '''
-short = fine_tuning.Settings(steps=effort(120, 2), learning_rate=8e-3, log_every=20)
 ranks = {}
 for rank in (2, 8, 32):
-    student = fine_tuning.attach_lora(qc.load()[0], rank=rank)
-    fine_tuning.train(student, tokenizer, lesson, short, live=False)
+    student = students["ends"]  # of rank 32, after as many steps of the same rows
+    if rank != 32:
+        student = fine_tuning.attach_lora(qc.load()[0], rank=rank)
+        fine_tuning.train(student, tokenizer, examples, short, live=False)
     score = fine_tuning.measure(student, tokenizer, {"new": new}, False)["new"]
     size = fine_tuning.save_adapter(student, tokenizer, folder / f"rank-{rank}")
     ranks[rank] = size, score
@@ -370,7 +374,7 @@ for rank in (2, 8, 32):
 code("rank-plot", '''
 import matplotlib.pyplot as plt
 
-fig, ax = plt.subplots(figsize=(6, 3), layout="constrained")
+fig, ax = plt.subplots(figsize=(6, 2.8), layout="constrained")
 for rank, (size, score) in ranks.items():
     low, high = (100 * limit for limit in score.interval)
     ax.plot([size / 2**20] * 2, [low, high], color="#0072B2")
@@ -405,7 +409,7 @@ if works:
     print("frozen:", qc.memory.gib(meters.storage_bytes(quantized)))
     print("before:", qc.memory.gib(meters.storage_bytes(qc.load(precision="bf16")[0])))
     student = fine_tuning.attach_lora(quantized, rank=32)
-    fine_tuning.train(student, tokenizer, lesson, short, live=False)
+    fine_tuning.train(student, tokenizer, examples, short, live=False)
     score = fine_tuning.measure(student, tokenizer, {"new": new}, False)["new"]
     print(f"QLoRA {score}")
     print(f"LoRA  {ranks[32][1]}")
@@ -474,8 +478,8 @@ half = len(questions) // 2
 both = [{"messages": p.prompt + said(p, number % 2)}
         for number, p in enumerate(questions[:half])]  # fmt: skip
 talker = fine_tuning.attach_lora(qc.load()[0], rank=8)
-plan = fine_tuning.Settings(steps=effort(30, 2), learning_rate=3e-3, rows=8)
-fine_tuning.train(talker, tokenizer, both, plan, live=False)
+plan = fine_tuning.Settings(steps=effort(40, 2))
+fine_tuning.train(talker, tokenizer, both, plan, live=False);
 ''')
 code("dpo", '''
 from datasets import Dataset, disable_progress_bars
@@ -487,11 +491,7 @@ pairs = Dataset.from_list([
      "chat_template_kwargs": {"enable_thinking": False}}
     for p in questions[half:]
 ])  # fmt: skip
-common = {
-    "output_dir": str(folder / "trl"), "save_strategy": "no", "report_to": "none",
-    "disable_tqdm": True, "use_cpu": model.device.type == "cpu", "logging_steps": 5,
-    "gradient_checkpointing": False, "seed": 0,
-}  # fmt: skip
+common = fine_tuning.shared_options(model, folder / "trl")
 config = DPOConfig(max_steps=effort(30, 2), per_device_train_batch_size=16,
                    learning_rate=1e-4, **common)  # fmt: skip
 ''')
@@ -529,123 +529,163 @@ For a product you need no example answers: a program can check the answer. That 
 mean of their group more likely.
 """)
 code("grpo-reward", '''
+def final(completion):
+    """The last number or word of an answer."""
+    return (completion[0]["content"].replace("=", " ").split() or [""])[-1]
+
+
 def right(completions, expected, **others):
-    """1 for the right product and nothing else, 0 for all other answers."""
-    answers = [completion[0]["content"].strip() for completion in completions]
-    return [float(answer == wanted) for answer, wanted in zip(answers, expected)]
+    """1 where the answer ends with the right product, else 0."""
+    return [
+        float(final(given) == wanted) for given, wanted in zip(completions, expected)
+    ]
 
 
-answers = [[{"content": "1692"}], [{"content": "It is 1692 or so"}]]
+answers = [[{"content": "1692"}], [{"content": "1692 or so"}]]
 print(right(answers, expected=["1692", "1692"]))
 ''', ["nbval-check-output"])
-md("grpo-reward-read", """
-Products of two-digit numbers, answered at once, without thinking: the pocket model gets three
-in ten. It often *samples* the right one, though. That is what GRPO needs: a question that is
-always wrong, or always right, teaches nothing.
+md("grpo-start", """
+Without thinking, the pocket model gets three products of ten right. Rewards alone can only
+choose among what a model already does. So give it a choice: a short SFT in which one answer of
+four shows its steps. (DeepSeek-R1 began in this way too, and called it a **cold start**;
+arXiv 2501.12948.)
+""")
+code("grpo-cold-start", '''
+train_products = products.problems(effort(3000, 40), seed=1, split="train")
+
+
+def answered(number, problem):
+    steps = problem.thinking.replace("\\n", "; ")
+    said = steps if number % 4 == 0 else problem.answer
+    return {"messages": [*problem.prompt, {"role": "assistant", "content": said}]}
+
+
+start = [answered(*pair) for pair in enumerate(train_products[-600:])]
+print(*(row["messages"][1]["content"] for row in start[:3]), sep="\\n")
+gambler = fine_tuning.attach_lora(qc.load()[0], rank=32)
+plan = fine_tuning.Settings(steps=effort(80, 2), rows=4, row_length=128)
+fine_tuning.train(gambler, tokenizer, start, plan, live=False)
+size = fine_tuning.save_adapter(gambler, tokenizer, folder / "cold-start")
+''')
+code("grpo-before", '''
+unseen = products.problems(effort(300, 4), seed=1)
+asking = {"thinking": False, "max_new_tokens": 48, "sampling": "greedy"}
+
+
+def look(student, name):
+    result = qc.evaluate(student, tokenizer, unseen, progress=False, **asking)
+    stepped = sum("=" in reply.answer for reply in result.replies)
+    print(f"{name:14} {result.score}, {stepped} with steps")
+    return result
+
+
+look(qc.load()[0], "before")
+look(gambler, "cold start");
+''')
+md("grpo-before-read", """
+⟦No gain from the cold start.⟧ Now the rewards. `per_device_train_batch_size` counts *answers*:
+64 are 8 questions of 8 answers each.
 """)
 code("grpo", '''
 from trl import GRPOConfig, GRPOTrainer
 
-train_products = products.problems(effort(3000, 16), seed=1, split="train")
 questions = Dataset.from_list(
     [{"prompt": p.prompt, "expected": p.expected} for p in train_products]
 )
 config = GRPOConfig(
-    max_steps=effort(100, 1), learning_rate=5e-4, num_generations=8,
-    per_device_train_batch_size=effort(128, 8), max_completion_length=8,
-    chat_template_kwargs={"enable_thinking": False},
-    lr_scheduler_type="constant_with_warmup", warmup_steps=5, **common,
+    max_steps=effort(60, 1), learning_rate=1e-3, num_generations=8, warmup_steps=3,
+    per_device_train_batch_size=effort(64, 8), max_completion_length=48,
+    chat_template_kwargs={"enable_thinking": False}, **common,
 )  # fmt: skip
-gambler = fine_tuning.attach_lora(qc.load()[0], rank=32)
-trainer = GRPOTrainer(
-    model=gambler, args=config, reward_funcs=right, train_dataset=questions,
-    processing_class=tokenizer,
-)  # fmt: skip
-logged = fine_tuning.run(trainer)
+plain = fine_tuning.attach_lora(qc.load()[0], rank=32)
+logged = {}
+for name, student in (("no cold start", plain), ("cold start", gambler)):
+    trainer = GRPOTrainer(
+        model=student, args=config, reward_funcs=right, train_dataset=questions,
+        processing_class=tokenizer,
+    )  # fmt: skip
+    logged[name] = fine_tuning.run(trainer)
 ''')
 md("grpo-settings", """
-`per_device_train_batch_size` counts *answers*: 128 are 16 questions of 8 answers each. A
-learning rate of 1e-6, TRL's default, is for all weights of a large model; an adapter takes
-more.
+TRL's default learning rate, 1e-6, is for all weights of a large model; an adapter takes more.
+What did it do to the rewards, and to the answers?
 """)
 code("grpo-plot", '''
-fig, ax = plt.subplots(figsize=(7, 3), layout="constrained")
-steps = [row["step"] for row in logged]
-ax.plot(steps, [row["reward"] for row in logged], color="#0072B2", label="mean reward")
-ax.plot(steps, [row["frac_reward_zero_std"] for row in logged], color="#D55E00",
-        ls="--", label="groups without a difference")  # fmt: skip
-ax.set(xlabel="step", ylabel="reward, share", ylim=(-0.03, 1.03),
-       title="Reward of sampled answers")  # fmt: skip
-ax.legend()
+fig, axes = plt.subplots(1, 2, figsize=(7, 2.8), layout="constrained")
+drawn = (("reward", "mean reward"), ("completions/mean_length", "tokens an answer"))
+for ax, (key, label) in zip(axes, drawn):
+    for (name, rows_of), style in zip(logged.items(), ("--", "-")):
+        ax.plot([row["step"] for row in rows_of], [row[key] for row in rows_of],
+                style, label=name)  # fmt: skip
+    ax.set(xlabel="step", ylabel=label, ylim=(0, None))
+axes[0].set_title("Answers are rewarded more often ...")
+axes[1].set_title("... as they get longer")
+axes[0].legend()
 plt.show()
-''', alt="The mean reward of sampled products over the steps of GRPO, and the share of groups whose answers were all right or all wrong.")
+''', alt="Left: the mean reward of sampled answers rises over the steps of GRPO. Right: the mean length of an answer rises with it, from about nine tokens to more than thirty.")
 md("grpo-plot-read", """
-⟦read⟧ The dashed line counts the groups in which all answers got the same reward: they teach
-nothing, and the better the model gets, the more there are. Now on products that no step has
-seen:
+⟦read⟧ Nobody told the model to show its steps. It found that answers with steps are paid more
+often. Now greedy, on products that no step has seen:
 """)
 code("grpo-after", '''
-direct = {"products": products.problems(effort(300, 4), seed=1)}
-base = fine_tuning.measure(qc.load()[0], tokenizer, direct, thinking=False)
-learnt = fine_tuning.measure(gambler, tokenizer, direct, thinking=False)
-fine_tuning.compare(base, learnt)
+look(plain, "no cold start")
+result = look(gambler, "cold start")
+for problem, reply in list(zip(unseen, result.replies))[:3]:
+    print(f"{problem.question}  {reply.answer!r}")
 ''')
 md("grpo-after-read", """
-⟦read: +N points⟧ No right answer was ever shown.
+⟦read: +N points⟧ Thinking is off, and the steps stand in the answer itself: it is thinking that
+the model chose because it pays. The published reasoning models grew their long thoughts by the
+same force.
+
+Without the cold start little changed: its samples held no steps, and rewards cannot choose what
+is never sampled.
 """)
 md("hacking", """
 ### Reward hacking
 
-The model does not want the product. It does whatever the reward pays for. Here is a reward that
-looks reasonable: the right number must *occur* in the answer.
+The model does not want the product. It does whatever the reward pays for. Here are two rewards
+that look reasonable: the right number must *occur*, and steps are welcome.
 """)
 code("hacking-reward", '''
 def occurs(completions, expected, **others):
-    """1 where the right number stands somewhere in the answer: a bad idea."""
+    """1 where the right number stands somewhere in the answer."""
     answers = [completion[0]["content"] for completion in completions]
     return [float(wanted in answer) for answer, wanted in zip(answers, expected)]
 
 
-honest, cheat = [{"content": "1692"}], [{"content": "1682 1692 1702 1592"}]
-for reward in (right, occurs):
-    print(f"{reward.__name__:7}", reward([honest, cheat], ["1692", "1692"]))
+def works(completions, **others):
+    """A sixth for each equals sign, at most 1: "show your work"."""
+    signs = [completion[0]["content"].count("=") for completion in completions]
+    return [min(count, 6) / 6 for count in signs]
+
+
+honest, padded = [{"content": "1692"}], [{"content": "1 = 1; 1 = 1; 1 = 1"}]
+print("occurs:", occurs([honest, padded], ["1692", "1692"]))
+print("works: ", works([honest, padded]))
 ''', ["nbval-check-output"])
 md("hacking-reward-read", """
-Several guesses in one answer are paid like one right answer. Would a model find that? Let it
-write 24 tokens, and pay the careless reward plus a little for length, as a reward model that
-likes long answers does.
+`works` pays for signs, not for sense. Train on the sum of the two, from the same cold start.
 """)
 code("hacking-train", '''
-def longer(completion_ids, **others):
-    """A little for each token: what a judge that likes long answers pays."""
-    return [min(len(ids), 24) / 24 for ids in completion_ids]
-
-
-config = GRPOConfig(
-    max_steps=effort(40, 1), learning_rate=1e-3, num_generations=8,
-    per_device_train_batch_size=effort(64, 8), max_completion_length=24,
-    chat_template_kwargs={"enable_thinking": False}, **common,
-)  # fmt: skip
-cheater = fine_tuning.attach_lora(qc.load()[0], rank=32)
+cheater, _ = fine_tuning.load_adapter(folder / "cold-start", trainable=True)
 trainer = GRPOTrainer(
-    model=cheater, args=config, reward_funcs=[occurs, longer],
+    model=cheater, args=config, reward_funcs=[occurs, works],
     train_dataset=questions, processing_class=tokenizer,
 )  # fmt: skip
 logged = fine_tuning.run(trainer)
+for row in logged[::2]:
+    parts = [row[f"rewards/{name}/mean"] for name in ("occurs", "works")]
+    print(f"step {row['step']:3}: occurs {parts[0]:.2f}, works {parts[1]:.2f}")
 ''')
 code("hacking-look", '''
-for row in logged[::2]:
-    length = row["completions/mean_length"]
-    print(f"step {row['step']:3}: reward {row['reward']:.2f}, {length:.0f} tokens")
-for problem in direct["products"][:3]:
-    reply = qc.chat(cheater, tokenizer, problem.question, thinking=False,
-                    max_new_tokens=24, sampling="greedy")  # fmt: skip
-    print(f"{problem.question} {reply.answer!r}, right: {problem.answer}")
+result = look(cheater, "hacked")
+for problem, reply in list(zip(unseen, result.replies))[:3]:
+    print(f"{problem.question}\\n   {reply.answer}")
 ''')
 md("hacking-look-read", """
-⟦read: the reward rises, the answers become long nonsense⟧ The reward went up, and the model got
-worse. Read answers, not only curves; measure with a grader that the training never saw; let the
-reward see what you mean.
+⟦read: the reward rises, the answers become long nonsense⟧ Read answers, not only curves;
+measure with a grader that the training never saw; let the reward see what you mean.
 """)
 
 md("part-after", """
@@ -736,9 +776,9 @@ Every cell above runs with a real checkpoint when you set one variable before yo
 
     QWEN_COURSE_MODEL=Qwen/Qwen3-0.6B python course.py
 
-Take a GPU, a learning rate of 2e-4 in all `Settings`, and rows of 1,024 tokens. A Qwen3 knows
-Roman numerals already: bring rows of your own. For a Qwen2.5 (no thinking), the same calls
-work; its template adds a system turn of its own.
+Take a GPU, and in all `Settings` a learning rate of 2e-4 and rows of 1,024 tokens. A Qwen3
+knows Roman numerals already: bring rows of your own. For Qwen2.5, which does not think, the
+same calls work; its template adds a system turn of its own.
 """)
 code("real", '''
 name = "Qwen/Qwen3-8B"  # or "Qwen/Qwen2.5-7B-Instruct"

@@ -10,6 +10,7 @@ import errno
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,7 @@ def attach_lora(
         use_dora=dora,
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():  # the first values of A are random
+    with torch.random.fork_rng(), quiet():  # the first values of A are random
         torch.manual_seed(seed)
         return get_peft_model(model, config)
 
@@ -113,6 +114,14 @@ def trained_parameters(model: Any) -> int:
 def inner(model: Any) -> Any:
     """Return the model below an adapter; a model without one is returned as it is."""
     return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what the libraries warn of and the learner cannot change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        yield
 
 
 # Saving
@@ -197,7 +206,8 @@ def load_adapter(
         )
     base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
     model, _ = loading.load(base, precision, device)
-    adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    with quiet():
+        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
     return adapted.eval(), AutoTokenizer.from_pretrained(folder)
 
 

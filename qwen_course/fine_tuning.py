@@ -7,6 +7,7 @@ attached, saved and merged by `adapters`, whose functions are offered here as we
 """
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import importlib.util
@@ -26,6 +27,7 @@ from qwen_course.adapters import (
     load_adapter,
     merge,
     name_the_base,
+    quiet,
     save_adapter,
     save_checkpoint,
     target_names,
@@ -44,7 +46,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Change", "Changes", "Point", "Settings", "Training", "as_examples", "attach_lora",
     "compare", "latest_checkpoint", "load_adapter", "make_trainer", "measure", "merge",
-    "name_the_base", "replay", "run", "save_adapter", "save_checkpoint", "target_names",
+    "name_the_base", "replay", "run", "save_adapter", "save_checkpoint",
+    "shared_options", "target_names",
     "train", "trained_parameters",
 ]  # fmt: skip
 
@@ -130,7 +133,7 @@ def train(
     )
     with _forward_kept(model), _run_folder(folder) as run:
         saved = _start(run, settings, model, examples, resume) if folder else None
-        with _quiet():
+        with quiet():
             trainer = make_trainer(
                 model, tokenizer, examples, settings, run if folder else None, [watcher]
             )
@@ -203,13 +206,44 @@ def run(trainer: Any) -> list[dict[str, Any]]:
 
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    with _forward_kept(trainer.model), _quiet():
+    with _forward_kept(trainer.model), quiet():
         trainer.train()
     # DPO and GRPO put a copy of the adapter beside it, to compare with
     if "ref" in getattr(trainer.model, "peft_config", {}):
         trainer.model.delete_adapter("ref")
     kept = ("loss", "reward")
     return [row for row in trainer.state.log_history if any(k in row for k in kept)]
+
+
+def shared_options(
+    model: Any, folder: str | Path, log_every: int = 5, checkpointing: bool = False
+) -> dict[str, Any]:
+    """Return what every configuration of TRL is given here: no printing, no saving.
+
+    Example:
+        DPOConfig(max_steps=30, **shared_options(model, "run"))
+    """
+    return {
+        "output_dir": str(folder),
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "logging_steps": log_every,
+        "use_cpu": model.device.type == "cpu",
+        "dataloader_pin_memory": False,
+        "seed": 0,
+        _checkpointing_name(): checkpointing,
+    }
+
+
+@functools.cache
+def _checkpointing_name() -> str:
+    """Return what the installed transformers calls it; later versions renamed it."""
+    from transformers import TrainingArguments
+
+    names = {field.name for field in dataclasses.fields(TrainingArguments)}
+    new = "activation_checkpointing"
+    return new if new in names else "gradient_checkpointing"
 
 
 def _config(
@@ -222,8 +256,8 @@ def _config(
     warm = max(1, round(settings.warm_up * steps))
     fall = max(1, steps // 2)
     precision = _computed_in(settings.precision, device)
+    place = folder or Path(tempfile.gettempdir()) / "qwen-course-run"
     options: dict[str, Any] = {
-        "output_dir": str(folder or Path(tempfile.gettempdir()) / "qwen-course-run"),
         "max_steps": steps,
         "per_device_train_batch_size": settings.rows,
         "gradient_accumulation_steps": settings.accumulate,
@@ -240,21 +274,16 @@ def _config(
         "max_grad_norm": settings.max_gradient,
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",
-        "gradient_checkpointing": settings.checkpointing,
-        "logging_steps": settings.log_every,
         "save_strategy": "steps" if folder else "no",
         "save_steps": settings.save_every,
         "save_total_limit": settings.keep,
         "seed": settings.seed,
-        "use_cpu": device == "cpu",
         "max_length": None,
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "remove_unused_columns": False,
-        "dataloader_pin_memory": False,
-        "report_to": "none",
-        "disable_tqdm": True,
     }
-    return SFTConfig(**options | overrides)
+    shared = shared_options(model, place, settings.log_every, settings.checkpointing)
+    return SFTConfig(**shared | options | overrides)
 
 
 def _computed_in(precision: str, device: str) -> str:
@@ -297,16 +326,6 @@ def _forward_kept(model: Any) -> Iterator[None]:
                 from accelerate.hooks import add_hook_to_module
 
                 add_hook_to_module(part, part._hf_hook)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what the libraries warn of and the learner cannot change."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        yield
 
 
 # Checkpoints: whole, or not there

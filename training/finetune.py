@@ -19,7 +19,7 @@ from typing import Any
 if __package__ in (None, ""):  # started by accelerate as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from qwen_course import chat_data, fine_tuning, loading
+from qwen_course import chat_data, fine_tuning, loading, tasks
 from qwen_course.chat_data import Example
 from qwen_course.fine_tuning import Settings
 from qwen_course.tasks import roman_numerals
@@ -35,11 +35,13 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", default="pocket-qwen3", help="as for qc.load")
     parser.add_argument("--data", type=Path, help="JSONL; default: Roman numerals")
     parser.add_argument("--run", type=Path, default=HERE / "runs" / "finetune")
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--rows", type=int, default=16, help="a step, each process")
-    parser.add_argument("--row-length", type=int, default=128, help="tokens")
+    parser.add_argument("--steps", type=int, default=Settings.steps)
+    parser.add_argument(
+        "--rows", type=int, default=Settings.rows, help="a step, each process"
+    )
+    parser.add_argument("--row-length", type=int, default=Settings.row_length)
     parser.add_argument("--accumulate", type=int, default=1)
-    parser.add_argument("--learning-rate", type=float, default=8e-3)
+    parser.add_argument("--learning-rate", type=float, default=Settings.learning_rate)
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--full", action="store_true", help="train every weight")
     parser.add_argument("--precision", default="auto", help="of the weights")
@@ -68,9 +70,10 @@ def rows(options: argparse.Namespace) -> list[chat_data.Row]:
     """Return the rows of the file, or those of lesson 07: a new skill and old ones."""
     if options.data:
         return chat_data.read_jsonl(options.data)
-    new = roman_numerals.problems(3000, seed=options.seed, split="train")
-    old = {"sums": 300, "products": 300, "word_problems": 300}
-    return chat_data.from_problems(new) + fine_tuning.replay(old, options.seed)
+    new = roman_numerals.problems(2500, options.seed, "train", kind="to Roman")
+    old = dict.fromkeys(tasks.SKILLS, 400) | {"word_problems": 1300}
+    replayed = fine_tuning.replay(old, options.seed, thinking=0.8)
+    return chat_data.from_problems(new) + replayed
 
 
 def settings(options: argparse.Namespace) -> Settings:
@@ -98,7 +101,7 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     else:
         model = fine_tuning.attach_lora(model, options.rank, seed=options.seed)
     examples: list[Example] = chat_data.encode(
-        rows(options), tokenizer, options.row_length
+        rows(options), tokenizer, options.row_length, drop_long=not options.data
     )
     options.run.mkdir(parents=True, exist_ok=True)
     plan = settings(options)
