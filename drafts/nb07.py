@@ -150,7 +150,7 @@ A training row is a conversation whose last message is the answer to learn.
 """)
 code("rows", '''
 problems = roman_numerals.problems(
-    effort(2500, 60), seed=1, split="train", kind="to Roman"
+    effort(3200, 60), seed=1, split="train", kind="to Roman"
 )
 rows = chat_data.from_problems(problems)
 for row in rows[:2]:
@@ -264,7 +264,7 @@ No end is learnt any more. (Eight: this collator also learns the question, whose
 Train two models for a moment, one with the ends and one without, on nothing but the new rows.
 """)
 code("pad-eos-train", '''
-short = fine_tuning.Settings(steps=effort(200, 2))
+short = fine_tuning.Settings(steps=effort(200, 2), learning_rate=2e-3)
 
 
 def without_end(example):
@@ -297,7 +297,9 @@ One thing is missing: what a model does not see while it learns, it forgets. So 
 among the new rows, with thinking and without: **replay**.
 """)
 code("replay", '''
-old = dict.fromkeys(tasks.SKILLS, effort(400, 3)) | {"word_problems": effort(1300, 6)}
+old = {"sums": 350, "products": 250, "word_problems": 1100, "course_questions": 600,
+       "instructions": 500, "dialogues": 150, "new_questions": 250}  # fmt: skip
+old = {name: effort(number, 3) for name, number in old.items()}
 lesson = rows + fine_tuning.replay(old, thinking=0.8)
 lesson = chat_data.encode(lesson, tokenizer, max_length=192, drop_long=True)
 print(f"{len(rows):,} new rows, {len(lesson) - len(rows):,} old ones")
@@ -478,7 +480,7 @@ half = len(questions) // 2
 both = [{"messages": p.prompt + said(p, number % 2)}
         for number, p in enumerate(questions[:half])]  # fmt: skip
 talker = fine_tuning.attach_lora(qc.load()[0], rank=8)
-plan = fine_tuning.Settings(steps=effort(40, 2))
+plan = fine_tuning.Settings(steps=effort(40, 2), learning_rate=2e-3)
 fine_tuning.train(talker, tokenizer, both, plan, live=False);
 ''')
 code("dpo", '''
@@ -563,7 +565,7 @@ def answered(number, problem):
 start = [answered(*pair) for pair in enumerate(train_products[-600:])]
 print(*(row["messages"][1]["content"] for row in start[:3]), sep="\\n")
 gambler = fine_tuning.attach_lora(qc.load()[0], rank=32)
-plan = fine_tuning.Settings(steps=effort(80, 2), rows=4, row_length=128)
+plan = fine_tuning.Settings(steps=effort(80, 2), learning_rate=2e-3)
 fine_tuning.train(gambler, tokenizer, start, plan, live=False)
 size = fine_tuning.save_adapter(gambler, tokenizer, folder / "cold-start")
 ''')

@@ -66,7 +66,7 @@ class Settings:
     """
 
     steps: int = 600
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     rows: int = 3
     row_length: int = 192
     accumulate: int = 1

@@ -19,12 +19,16 @@ from typing import Any
 if __package__ in (None, ""):  # started by accelerate as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from qwen_course import chat_data, fine_tuning, loading, tasks
+from qwen_course import chat_data, fine_tuning, loading
 from qwen_course.chat_data import Example
 from qwen_course.fine_tuning import Settings
 from qwen_course.tasks import roman_numerals
 
 HERE = Path(__file__).parent
+# Old problems among the new ones, of each skill as many as keep it.
+REPLAYED = {"sums": 350, "products": 250, "word_problems": 1100,
+            "course_questions": 600, "instructions": 500, "dialogues": 150,
+            "new_questions": 250}  # fmt: skip
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
@@ -70,9 +74,8 @@ def rows(options: argparse.Namespace) -> list[chat_data.Row]:
     """Return the rows of the file, or those of lesson 07: a new skill and old ones."""
     if options.data:
         return chat_data.read_jsonl(options.data)
-    new = roman_numerals.problems(2500, options.seed, "train", kind="to Roman")
-    old = dict.fromkeys(tasks.SKILLS, 400) | {"word_problems": 1300}
-    replayed = fine_tuning.replay(old, options.seed, thinking=0.8)
+    new = roman_numerals.problems(3200, options.seed, "train", kind="to Roman")
+    replayed = fine_tuning.replay(REPLAYED, options.seed, thinking=0.8)
     return chat_data.from_problems(new) + replayed
 
 

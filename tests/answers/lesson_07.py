@@ -236,13 +236,13 @@ def without_end() -> Any:
 
 @functools.cache
 def for_both() -> Any:
-    return train(lora(), customers(), steps=50)
+    return train(lora(), customers(), steps=40)
 
 
 def merged_style() -> Any:
     return fine_tuning.merge(train(lora(targets=["q_proj", "v_proj", "up_proj",
                                                  "down_proj"], rank=16),
-                                   style(), steps=40))  # fmt: skip
+                                   style(), steps=30))  # fmt: skip
 
 
 def whole_model() -> Any:
@@ -501,7 +501,7 @@ RIGHT: dict[str, list[Any]] = {
     "07.q2": [adapted, adapted_by_merging, adapted_with_numpy,
               lazy(adapted_by_peft)],
     "07.q3": [
-        once(lambda: train(lora(), style(), steps=40)),
+        once(lambda: train(lora(), style(), steps=30)),
         once(merged_style),
         once(whole_model),
     ],
@@ -511,7 +511,7 @@ RIGHT: dict[str, list[Any]] = {
     "07.q7": [
         lazy(for_both),
         once(lambda: fine_tuning.merge(copy.deepcopy(for_both()))),
-        once(lambda: train(lora(rank=32, dropout=0.05), customers(), steps=60,
+        once(lambda: train(lora(rank=32, dropout=0.05), customers(), steps=40,
                            learning_rate=4e-3, seed=3)),
     ],
 }  # fmt: skip
@@ -638,9 +638,9 @@ WRONG: dict[str, dict[str, Any]] = {
         "sentence-everywhere": lazy(style_alone),
         "no-sentence-after-thinking": once(lambda: train(lora(), rows(
             120, sentence, False, True) + rows(120, number, False, False) + rows(
-            120, number, True, False) + rows(120, number, True, True), steps=50)),
+            120, number, True, False) + rows(120, number, True, True), steps=40)),
         "thinks-no-more": once(lambda: train(lora(), encoded(rows(
             120, sentence, False, True) + rows(120, number),
-            learn_empty_thinking=True), steps=40)),
+            learn_empty_thinking=True), steps=30)),
     },
 }  # fmt: skip
