@@ -863,6 +863,7 @@ notebook.metadata["qwen_course"] = {
     "reading": "90 minutes",
     "download": "nothing",
     "gpu": "not needed",
+    "extra": "finetune",
 }
 notebook.metadata["kernelspec"] = {
     "display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3",
