@@ -3,7 +3,7 @@
 `speed`: tokens a second of the course's settings against TRL's defaults, on the same
 rows, with the right answers after the same number of rows. `memory`: the peak of
 full training, LoRA and QLoRA on Qwen3-0.6B (true shape, random weights). Each in a
-fresh process; kept in `benchmarks/fine_tuning.json` with the machine's name.
+fresh process; kept in `benchmarks/results.json` with the machine's name.
 
     python -m benchmarks.fine_tuning speed     # 10 minutes on two cores
     python -m benchmarks.fine_tuning memory    # 10 minutes, 12 GB for full training
@@ -11,19 +11,19 @@ fresh process; kept in `benchmarks/fine_tuning.json` with the machine's name.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import RESULTS
 from qwen_course import chat_data, fine_tuning, loading, meters
-from qwen_course.benchmark import random_checkpoint
+from qwen_course.benchmark import RETURN_BLOCKS, random_checkpoint
 from qwen_course.evaluation import evaluate
 from qwen_course.fine_tuning import Settings
 from qwen_course.tasks import roman_numerals
 
-KEPT = Path(__file__).parent / "fine_tuning.json"
 ROWS = 4096  # of the speed run, once through
 RATE, RANK = Settings().learning_rate, 32
 
@@ -129,17 +129,21 @@ def main() -> None:
         measure, _ = PARTS[options.parts[0]]
         print("RESULT", json.dumps(measure(options.one)))
         return
-    kept = json.loads(KEPT.read_text("utf-8")) if KEPT.exists() else {}
-    kept["machine"] = meters.machine()
     for part in options.parts or PARTS:
-        kept[part] = [_apart(part, way) for way in PARTS[part][1]]
-        print(json.dumps(kept[part], indent=1))
-        KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        found = [_apart(part, way) for way in PARTS[part][1]]
+        print(json.dumps(found, indent=1))
+        kept = json.loads(RESULTS.read_text("utf-8"))
+        kept.setdefault("fine_tuning", {})[part] = found
+        kept["fine_tuning"]["machine"] = meters.machine()
+        RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def _apart(part: str, way: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.fine_tuning", part, "--one", way]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | (RETURN_BLOCKS if part == "memory" else {})
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment
+    )
     if done.returncode:
         raise SystemExit(f"{way}: {done.stderr.strip().splitlines()[-1]}")
     line = next(x for x in done.stdout.splitlines() if x.startswith("RESULT "))

@@ -30,12 +30,14 @@ in a minute. Fine-tune for what no prompt brings: a new skill, a fixed form, a t
 
 The pocket model has never seen a Roman numeral. So that is what we teach it.
 """)
-code("before", '''
+code("imports", '''
 from qwen_course import chat_data, fine_tuning, tasks, training_memory
 from qwen_course.settings import effort
 from qwen_course.tasks import products, roman_numerals, sums
 
 model, tokenizer = qc.load()
+''')
+code("before", '''
 count = effort(200, 4)  # how many problems of each kind; 4 in the course's own tests
 new = roman_numerals.problems(count, seed=2, kind="to Roman")
 for problem in new[:3]:
@@ -103,6 +105,8 @@ from peft import LoraConfig, inject_adapter_in_model
 config = LoraConfig(r=8, lora_alpha=16, target_modules=["up_proj"])
 library = inject_adapter_in_model(config, copy.deepcopy(model))
 theirs = library.model.layers[0].mlp.up_proj
+''')
+code("lora-the-same", '''
 mine = LoRA(model.model.layers[0].mlp.up_proj, rank=8, alpha=16)
 
 with torch.no_grad():
@@ -212,7 +216,8 @@ alone = chat_data.one_a_row(examples)
 for found, length in ((alone, longest), (packed, 192)):
     used = chat_data.filled(found, length)
     print(f"{len(found):5,} rows of {length:3} places, {used:.0%} used")
-
+''')
+code("batch", '''
 batch = chat_data.collate(packed[-2:], pad=tokenizer.pad_token_id)
 print({name: tuple(tensor.shape) for name, tensor in batch.items()})
 print("positions:", batch["position_ids"][0].tolist()[:60])
@@ -285,7 +290,8 @@ for name, chosen in (("ends", examples), ("no ends", list(map(without_end, examp
     print(f"{name:8} {stopped} of {len(new)} answers ended: {first!r}")
 ''')
 md("pad-eos-train-read", """
-⟦Without ends, N of 100 answers end⟧. Keep Qwen's own pad token, and look at the labels of one
+Both learnt the letters. But without ends most answers run on, into letters and then into noise,
+until the limit of 40 tokens stops them. Keep Qwen's own pad token, and look at the labels of one
 batch before every training. (`fine_tuning` fills up by length, whichever token it is; so does
 TRL's own collator.)
 """)
@@ -319,24 +325,28 @@ run = fine_tuning.train(
 print(f"{run.seconds:.0f} s, {run.tokens_per_second:,.0f} tokens/s")
 ''', alt="Left: the training loss falls over the steps on a logarithmic scale. Right: the share of right answers on held-out Roman numerals rises from 0 to nearly 100 percent.")
 md("train-read", """
-⟦The loss falls at once, the right answers come late: a numeral is right only when every letter
-is.⟧ Now everything again, before against after.
+The loss falls at once, the right answers come late: a numeral is right only when every letter
+is. Now everything again, before against after.
 """)
 code("compare", '''
 after = fine_tuning.measure(model, tokenizer, asked, at_once)
 fine_tuning.compare(before, after)
 ''')
 md("compare-read", """
-⟦A new skill in two minutes, the old ones within N points.⟧ Without the old rows?
-`students["ends"]` of section 3 had none:
+From nearly nothing to nearly always, and no old skill lost more than three points; such small
+changes of 200 answers may even be chance. Without the old rows? `students["ends"]` of section 3
+had none:
 """)
 code("forget", '''
-forgot = fine_tuning.measure(students["ends"], tokenizer, asked, at_once)
+few = {name: asked[name] for name in ("roman_numerals", "sums", "word_problems")}
+forgot = fine_tuning.measure(students["ends"], tokenizer, few, at_once)
 fine_tuning.compare(before, forgot)
 ''')
 md("forget-read", """
-⟦read⟧ This is **catastrophic forgetting**. A few old rows are the cheapest remedy; a smaller
-learning rate and fewer steps help too.
+The model answers everything in the way of the new rows. This is **catastrophic forgetting**. Old
+rows are the surest remedy; a smaller learning rate and fewer steps help too. And what if you do
+not have the old rows? Let the model answer questions of that kind before you train, and replay
+its own answers.
 
 ### A run that survives
 
@@ -390,8 +400,9 @@ ax.set(xscale="log", xlabel="size of the adapter (MiB)", ylabel="right (%)",
 plt.show()
 ''', alt="The share of right answers over the size of the adapter on a logarithmic scale, for ranks 2, 8 and 32, each with its 95% interval.")
 md("rank-plot-read", """
-⟦read⟧ For a large model and a small task, 8 to 32 is usual. The smaller the model, the more of
-itself it must change.
+In as many steps a higher rank learns more. Given more steps, a low rank may catch up, up to what
+fits into it. For a large model and a small task, 8 to 32 is usual; the smaller the model, the
+more of itself it must change.
 """)
 
 md("part-qlora", """
@@ -419,7 +430,9 @@ else:
     print(loading.why_not("nf4"))
 ''')
 md("qlora-read", """
-⟦read⟧ On a large model the memory is the point: what does training take?
+The two intervals overlap: training works around the rounding, because A and B see it. Here the
+4 bits save little, since half of a pocket model are its embeddings. On a large model the memory
+is the point: what does training take?
 """)
 code("qlora-memory", '''
 training_memory.table(["Qwen3-0.6B", "Qwen3-8B", "Qwen3-32B"], gpus=(1,))
@@ -450,7 +463,8 @@ for name in ("before", "block learnt", "section 4"):
     print(f"{name:12} thought about {thought} of {count} sums, {result.score}")
 ''')
 md("thinking-read", """
-⟦read⟧ Asked to think, the model closes the block at once: that is what every row showed it.
+Asked to think, the model that learnt the block closes it at once: that is what every row showed
+it. And without thinking its sums are as poor as in lesson 03.
 Three remedies, and all are in this lesson:
 
 - ask with `enable_thinking=False`, so that the block is in the prompt and not learnt (`encode`
@@ -518,8 +532,8 @@ fine_tuning.run(trainer)
 print("after: ", share_of_sentences(talker))
 ''')
 md("dpo-train-read", """
-⟦read⟧ The pairs said nothing about what is right, only about the form. The right answers stayed
-because both answers of a pair hold the same number.
+From half and half to nearly always. The pairs said nothing about what is right, only about the
+form. The right answers stayed, because both answers of a pair hold the same number.
 """)
 
 md("part-grpo", """
@@ -541,8 +555,8 @@ def right(completions, expected, **others):
     return [
         float(final(given) == wanted) for given, wanted in zip(completions, expected)
     ]
-
-
+''')
+code("grpo-reward-tried", '''
 answers = [[{"content": "1692"}], [{"content": "1692 or so"}]]
 print(right(answers, expected=["1692", "1692"]))
 ''', ["nbval-check-output"])
@@ -585,7 +599,8 @@ look(qc.load()[0], "before")
 look(gambler, "cold start");
 ''')
 md("grpo-before-read", """
-⟦No gain from the cold start.⟧ Now the rewards. `per_device_train_batch_size` counts *answers*:
+The cold start by itself brought nothing, rather a loss. Now the rewards, for both: the model as
+it was, and the one with a choice. `per_device_train_batch_size` counts *answers*:
 64 are 8 questions of 8 answers each.
 """)
 code("grpo", '''
@@ -626,19 +641,21 @@ axes[0].legend()
 plt.show()
 ''', alt="Left: the mean reward of sampled answers rises over the steps of GRPO. Right: the mean length of an answer rises with it, from about nine tokens to more than thirty.")
 md("grpo-plot-read", """
-⟦read⟧ Nobody told the model to show its steps. It found that answers with steps are paid more
-often. Now greedy, on products that no step has seen:
+With the cold start, reward and length rise together. Nobody told the model to show its steps: it
+found that answers with steps are paid more often. Now greedy, on products that training never
+saw:
 """)
 code("grpo-after", '''
 look(plain, "no cold start")
 result = look(gambler, "cold start")
-for problem, reply in list(zip(unseen, result.replies))[:3]:
-    print(f"{problem.question}  {reply.answer!r}")
+for problem, reply in list(zip(unseen, result.replies))[3:7]:
+    right_or_not = "right" if problem.grade(reply.answer) else "wrong"
+    print(f"{right_or_not}: {problem.question}  {reply.answer!r}")
 ''')
 md("grpo-after-read", """
-⟦read: +N points⟧ Thinking is off, and the steps stand in the answer itself: it is thinking that
-the model chose because it pays. The published reasoning models grew their long thoughts by the
-same force.
+Three times as many right answers. Thinking is off, and the steps stand in the answer itself: it is
+thinking that the model chose because it pays. The published reasoning models grew their long
+thoughts by the same force.
 
 Without the cold start little changed: its samples held no steps, and rewards cannot choose what
 is never sampled.
@@ -660,8 +677,8 @@ def works(completions, **others):
     """A sixth for each equals sign, at most 1: "show your work"."""
     signs = [completion[0]["content"].count("=") for completion in completions]
     return [min(count, 6) / 6 for count in signs]
-
-
+''')
+code("hacking-rewards-tried", '''
 honest, padded = [{"content": "1692"}], [{"content": "1 = 1; 1 = 1; 1 = 1"}]
 print("occurs:", occurs([honest, padded], ["1692", "1692"]))
 print("works: ", works([honest, padded]))
@@ -671,6 +688,7 @@ md("hacking-reward-read", """
 """)
 code("hacking-train", '''
 cheater, _ = fine_tuning.load_adapter(folder / "cold-start", trainable=True)
+config.max_steps = effort(30, 1)  # this is learnt faster
 trainer = GRPOTrainer(
     model=cheater, args=config, reward_funcs=[occurs, works],
     train_dataset=questions, processing_class=tokenizer,
@@ -686,8 +704,9 @@ for problem, reply in list(zip(unseen, result.replies))[:3]:
     print(f"{problem.question}\\n   {reply.answer}")
 ''')
 md("hacking-look-read", """
-⟦read: the reward rises, the answers become long nonsense⟧ Read answers, not only curves;
-measure with a grader that the training never saw; let the reward see what you mean.
+The reward for signs went to its limit, and took the right answers with it: not one is left. Read
+answers, not only curves; measure with a grader that the training never saw; let the reward see
+what you mean.
 """)
 
 md("part-after", """
@@ -713,6 +732,8 @@ code("merge", '''
 merged = fine_tuning.merge(again)
 size = fine_tuning.save_checkpoint(merged, tokenizer, folder / "merged")
 print(f"{size / 2**20:.1f} MiB, {type(merged).__name__}")
+''')
+code("merged-asked", '''
 for precision in ("auto", "nf4"):
     if reason := loading.why_not(precision):
         print(precision, reason)
@@ -722,8 +743,9 @@ for precision in ("auto", "nf4"):
     print(f"{precision:5} {score}")
 ''')
 md("merge-read", """
-⟦read⟧ Never merge into quantized weights: the sum is rounded to 4 bits again, and much of what
-was learnt lies below that step. `fine_tuning.merge` refuses, and says what to do. Lesson 08
+The merged model knows what the adapter knew, in bf16 and in 4 bits. But never merge *into*
+quantized weights: the sum is rounded to 4 bits again, and much of what was learnt lies below
+that step. `fine_tuning.merge` refuses, and says what to do. Lesson 08
 puts the folder behind a server.
 """)
 
@@ -845,7 +867,7 @@ md("mistakes", """
 md("exercises", """
 ## Exercises
 
-[⟦n⟧ questions](../exercises/07_fine_tuning.ipynb), ⟦m⟧ minutes in all if you do each.
+[Seven questions](../exercises/07_fine_tuning.ipynb), 104 minutes in all if you do each.
 `qc.check` says at once what is wrong and why, `qc.hint` helps.
 """)
 

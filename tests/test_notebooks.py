@@ -296,7 +296,8 @@ def test_check_passes_after_run_and_fails_after_an_edit(make, capsys):
     assert 'the generated "header"' in capsys.readouterr().err
 
 
-def test_a_notebook_with_an_extra_installs_it_in_colab_and_others_do_not():
+def test_a_notebook_with_an_extra_installs_it_in_colab_and_others_do_not(monkeypatch):
+    monkeypatch.setattr(notebooks, "BOOTSTRAP", BOOTSTRAP)
     plain, tuned = new_notebook(), new_notebook()
     tuned.metadata["qwen_course"] = {"extra": "finetune"}
     assert notebooks.bootstrap_source(plain) == BOOTSTRAP
