@@ -1,5 +1,6 @@
 """The curve of a training run: loss and held-out accuracy, drawn while it goes on."""
 
+import io
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -160,13 +161,16 @@ class _View:
         if not self.notebook:
             print(result, flush=True)
             return
-        from IPython.display import display
+        from IPython.display import Image, display
 
-        figure = result.plot()
+        # a picture of our own: figures show only after "%matplotlib inline"
+        file = io.BytesIO()
+        result.plot().savefig(file, format="png", dpi=72)
+        picture = Image(data=file.getvalue())
         if self.handle is None:
-            self.handle = display(figure, display_id=True)
+            self.handle = display(picture, display_id=True)
         else:
-            self.handle.update(figure)
+            self.handle.update(picture)
 
     def close(self, result: Training) -> None:
         if self.notebook:

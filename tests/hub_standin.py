@@ -65,6 +65,16 @@ QWEN2_5_CONFIG = SHARED_CONFIG | {
     "sliding_window": 32768,
     "transformers_version": "4.43.1",
 }
+QWEN2_5_7B_CONFIG = QWEN2_5_CONFIG | {
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "max_window_layers": 28,
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": False,
+    "vocab_size": 152064,
+}
 QWEN2_5_MATH_CONFIG = QWEN2_5_CONFIG | {
     "hidden_size": 1536,
     "intermediate_size": 8960,
@@ -228,6 +238,13 @@ CHECKPOINTS = {
     },
     "Qwen/Qwen2.5-0.5B-Instruct": {
         "config": QWEN2_5_CONFIG,
+        "generation": SAMPLING_TOKENS | {"temperature": 0.7, "top_p": 0.8},
+        "template": "qwen2_5",
+        "added_tokens": ADDED_TOKENS[:22],
+    },
+    "Qwen/Qwen2.5-7B-Instruct": {
+        "config": QWEN2_5_7B_CONFIG,
+        "cut": SMALL | {"hidden_size": 56},  # it has 28 heads
         "generation": SAMPLING_TOKENS | {"temperature": 0.7, "top_p": 0.8},
         "template": "qwen2_5",
         "added_tokens": ADDED_TOKENS[:22],

@@ -691,3 +691,33 @@ def test_a_preference_run_leaves_one_adapter_and_the_models_own_forward(
     assert list(model.peft_config) == ["default"]
     assert "forward" not in vars(tiny)
     assert not model.training
+
+
+# Real checkpoints: the same calls
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("Qwen/Qwen3-0.6B", "<think>"),
+        ("Qwen/Qwen2.5-7B-Instruct", "You are Qwen, created by Alibaba Cloud"),
+    ],
+)
+def test_a_real_checkpoint_is_trained_saved_and_merged_by_the_same_calls(
+    name, read, hub_home, tmp_path
+):
+    model, tokenizer = qc.load(name, precision="fp32")
+    rows = chat_data.from_problems(sums.problems(6, split="train", count=2))
+    prompt, answer = chat_data.prompt_and_answer(rows[0], tokenizer)
+    assert read in prompt
+    assert answer == rows[0]["messages"][-1]["content"] + "<|im_end|>"
+    adapted = fine_tuning.attach_lora(model, rank=2)
+    settings = Settings(**QUICK | {"steps": 2, "learning_rate": 2e-4})
+    told = fine_tuning.train(adapted, tokenizer, rows, settings, live=False)
+    assert told.steps == 2
+    fine_tuning.save_adapter(adapted, tokenizer, tmp_path / "adapter")
+    again, _ = fine_tuning.load_adapter(tmp_path / "adapter", precision="fp32")
+    assert again.peft_config["default"].base_model_name_or_path == name
+    merged = fine_tuning.merge(again)
+    fine_tuning.save_checkpoint(merged, tokenizer, tmp_path / "merged")
+    assert qc.load(tmp_path / "merged")[0].num_parameters() == merged.num_parameters()
