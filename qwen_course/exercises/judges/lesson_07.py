@@ -4,14 +4,20 @@ import functools
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from qwen_course import training_memory
 from qwen_course.exercises import mistakes
 from qwen_course.exercises.probes import lesson_07 as probe
 from qwen_course.exercises.question import Mistake, Question, section
-from qwen_course.exercises.ways import Outcomes, Same, Way, compared, short
+from qwen_course.exercises.ways import (
+    Outcomes,
+    Way,
+    compared,
+    compared_half,
+    short,
+)
 
 IGNORE = -100
 
@@ -27,23 +33,6 @@ def _no_two(seen: Outcomes, shown: Sequence[str], what: str) -> Mistake | None:
         if not _is_two(value) or not all(isinstance(part, list) for part in value):
             return Mistake("no-pair", f"{text} gave {short(value)}. Return {what}.")
     return None
-
-
-def _half(
-    number: int,
-    cases: Sequence[tuple[Any, ...]],
-    seen: Outcomes,
-    shown: Sequence[str],
-    right: Sequence[Any],
-    ways: Iterable[Way],
-    advice: str,
-    same: Same,
-) -> Mistake | None:
-    """Compare one half of each pair."""
-    halves = [{"value": outcome["value"][number]} for outcome in seen]
-    texts = [f"{text}[{number}]" for text in shown]
-    expected = [pair[number] for pair in right]
-    return compared(cases, halves, texts, expected, ways, same, advice)
 
 
 def _equal(value: Any, expected: Any) -> bool:
@@ -166,8 +155,8 @@ def q1(seen: Outcomes, seed: int) -> Mistake | None:
     return mistakes.first(
         lambda: mistakes.of_calls(seen, shown),
         lambda: _no_two(seen, shown, "two lists: the ids, and the labels"),
-        lambda: _half(0, cases, seen, shown, right, IDS, one, _equal),
-        lambda: _half(1, cases, seen, shown, right, LABELS, two, _equal),
+        lambda: compared_half(0, cases, seen, shown, right, IDS, one, _equal),
+        lambda: compared_half(1, cases, seen, shown, right, LABELS, two, _equal),
     )
 
 
@@ -312,8 +301,12 @@ def q2(seen: Outcomes, seed: int) -> Mistake | None:
         lambda: _wrong_shapes(layers, seen, shown),
         lambda: mistakes.of_calls(seen, shown),
         lambda: _no_two(seen, shown, what),
-        lambda: _half(0, cases, _short(seen), shown, right, OUTPUTS, one, _near),
-        lambda: _half(1, cases, _short(seen), shown, right, WEIGHTS, two, _near),
+        lambda: compared_half(
+            0, cases, _short(seen), shown, right, OUTPUTS, one, _near
+        ),
+        lambda: compared_half(
+            1, cases, _short(seen), shown, right, WEIGHTS, two, _near
+        ),
     )
 
 
