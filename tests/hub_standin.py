@@ -244,7 +244,6 @@ CHECKPOINTS = {
     },
     "Qwen/Qwen2.5-7B-Instruct": {
         "config": QWEN2_5_7B_CONFIG,
-        "cut": SMALL | {"hidden_size": 56},  # it has 28 heads
         "generation": SAMPLING_TOKENS | {"temperature": 0.7, "top_p": 0.8},
         "template": "qwen2_5",
         "added_tokens": ADDED_TOKENS[:22],
@@ -404,7 +403,8 @@ def _write_weights(folder: Path, config: dict) -> None:
         logging.enable_progress_bar()
         return
     tensors = model.state_dict()
-    del tensors["lm_head.weight"]  # the same as the embedding: tied
+    if config["tie_word_embeddings"]:  # the same as the embedding
+        del tensors["lm_head.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
