@@ -35,6 +35,7 @@ from qwen_course.adapters import (
 )
 from qwen_course.chat_data import Example
 from qwen_course.evaluation import Score, evaluate
+from qwen_course.loading import cpu_has_bf16, fast_dtype
 from qwen_course.processors import text_tokenizer
 from qwen_course.tables import Row, Table
 from qwen_course.tasks.problem import Problem
@@ -169,7 +170,6 @@ def make_trainer(
     _need_trl()
     import torch
     from datasets import Dataset
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
     pad = text_tokenizer(tokenizer).pad_token_id
     arrange = functools.partial(chat_data.pack, length=settings.row_length)
@@ -182,8 +182,7 @@ def make_trainer(
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
-    for callback in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(callback)
+    _print_nothing(trainer)
     # TRL turns the adapters of a quantized model to bf16, whose 8 digits lose most of a
     # small step. DeepSpeed wants one precision for all weights, and keeps its own copy.
     wanted = model.dtype if trainer.is_deepspeed_enabled else torch.float32
@@ -202,10 +201,7 @@ def run(trainer: Any) -> list[dict[str, Any]]:
     Example:
         rewards = [row["reward"] for row in run(GRPOTrainer(...))]
     """
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
-
-    for callback in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(callback)
+    _print_nothing(trainer)
     with _forward_kept(trainer.model), quiet():
         trainer.train()
     # DPO and GRPO put a copy of the adapter beside it, to compare with
@@ -213,6 +209,13 @@ def run(trainer: Any) -> list[dict[str, Any]]:
         trainer.model.delete_adapter("ref")
     kept = ("loss", "reward")
     return [row for row in trainer.state.log_history if any(k in row for k in kept)]
+
+
+def _print_nothing(trainer: Any) -> None:
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
 
 
 def shared_options(
@@ -292,10 +295,10 @@ def _computed_in(precision: str, device: str) -> str:
 
     if precision != "auto":
         return precision
-    if device == "cpu":  # needs AVX-512 with bf16 or AMX; emulated it is far slower
-        return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+    if device == "cpu":
+        return "bf16" if cpu_has_bf16() else "fp32"
     if device == "cuda":
-        return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
+        return "bf16" if fast_dtype(device) is torch.bfloat16 else "fp16"
     return "fp32"
 
 

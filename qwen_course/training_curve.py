@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from qwen_course.display import in_notebook
 from qwen_course.evaluation import evaluate
 from qwen_course.tasks.problem import Problem
 
@@ -155,7 +156,7 @@ class _View:
 
     def __init__(self) -> None:
         self.handle: Any = None
-        self.notebook = _in_notebook()
+        self.notebook = in_notebook()
 
     def show(self, result: Training) -> None:
         if not self.notebook:
@@ -175,9 +176,3 @@ class _View:
     def close(self, result: Training) -> None:
         if self.notebook:
             print(result)
-
-
-def _in_notebook() -> bool:
-    from IPython.core.getipython import get_ipython
-
-    return hasattr(get_ipython(), "kernel")

@@ -31,20 +31,9 @@ GOOD = row(("user", "What is 2 + 2?"), ("assistant", "4"))
 
 
 @pytest.fixture
-def tiny():
-    """A Qwen3 of two small layers, with random weights, and the pocket vocabulary."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return Qwen3ForCausalLM(
-            Qwen3Config(
-                vocab_size=5120, hidden_size=32, intermediate_size=64,
-                num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-                head_dim=16, max_position_embeddings=256, eos_token_id=5096,
-                pad_token_id=5094, bos_token_id=None, tie_word_embeddings=True,
-            )
-        ).eval()  # fmt: skip
+def tiny(make_speaker):
+    """A model for one test alone, which may change it."""
+    return make_speaker()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from qwen_course import chat_data
@@ -81,20 +80,10 @@ def test_the_fully_sharded_plugin_accepts_these_settings(version, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory, pocket):
+def material(tmp_path_factory, pocket, make_speaker):
     """A tiny checkpoint and a file of rows."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
     folder = tmp_path_factory.mktemp("material")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Qwen3ForCausalLM(
-            Qwen3Config(
-                vocab_size=5120, hidden_size=32, intermediate_size=64,
-                num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-                head_dim=16, eos_token_id=5096, pad_token_id=5094, bos_token_id=None,
-            )
-        )  # fmt: skip
+    model = make_speaker()
     model.save_pretrained(folder / "tiny")
     pocket[1].save_pretrained(folder / "tiny")
     rows = chat_data.from_problems(sums.problems(40, split="train", count=2))

@@ -521,17 +521,43 @@ def _form_not_learnt(group: Group, asked: str) -> Mistake | None:
     )
 
 
-def _changed_after_thinking(group: Group) -> Mistake | None:
-    """Return the mistake of sentences after thinking, where numbers were asked for."""
-    if group.most(lambda one: one.bare):
+class Form(NamedTuple):
+    """A form that nearly all replies must have, and what is said when they do not."""
+
+    mistake: str
+    test: Callable[[Said], bool]
+    said: str
+    advice: str
+
+
+AFTER_THINKING = Form(
+    "changes-after-thinking",
+    lambda one: one.bare,
+    "With thinking on, {} answers are the number alone, as before",
+    "Training changes also what is in no row: mix in rows with thinking that end as "
+    "before.",
+)
+UNTOLD = Form(
+    "sentence-everywhere",
+    lambda one: one.bare,
+    "Without the system message {} answers are the number alone",
+    "A model learns a condition from rows of both kinds: with the message, and without "
+    "it.",
+)
+TOLD_AFTER_THINKING = Form(
+    "no-sentence-after-thinking",
+    lambda one: one.sentence,
+    "With the system message and thinking, {} answers are a sentence",
+    "Which of your rows have both?",
+)
+
+
+def _form_lost(group: Group, form: Form) -> Mistake | None:
+    """Return the mistake of replies in another form."""
+    if group.most(form.test):
         return None
-    count = group.count(lambda one: one.bare)
-    return Mistake(
-        "changes-after-thinking",
-        f"With thinking on, {count} of {len(group.said)} answers are the number alone, "
-        f"as before; {group.shown(lambda one: one.bare)}. Training changes also what "
-        "is in no row: mix in rows with thinking that end as before.",
-    )
+    said = form.said.format(f"{group.count(form.test)} of {len(group.said)}")
+    return Mistake(form.mistake, f"{said}; {group.shown(form.test)}. {form.advice}")
 
 
 def q3(seen: Any, seed: int) -> Mistake | None:
@@ -546,34 +572,8 @@ def q3(seen: Any, seed: int) -> Mistake | None:
         lambda: _form_not_learnt(once, shown[0]),
         lambda: _forgot(once, shown[0]),
         lambda: _thinks_no_more(thinking),
-        lambda: _changed_after_thinking(thinking),
+        lambda: _form_lost(thinking, AFTER_THINKING),
         lambda: _forgot(thinking, shown[1]),
-    )
-
-
-def _sentence_everywhere(group: Group) -> Mistake | None:
-    """Return the mistake of sentences that nobody asked for."""
-    if group.most(lambda one: one.bare):
-        return None
-    count = group.count(lambda one: one.bare)
-    return Mistake(
-        "sentence-everywhere",
-        f"Without the system message {count} of {len(group.said)} answers are the "
-        f"number alone; {group.shown(lambda one: one.bare)}. A model learns a "
-        "condition from rows of both kinds: with the message, and without it.",
-    )
-
-
-def _form_lost_in_thinking(group: Group) -> Mistake | None:
-    """Return the mistake of a form that is used at once, and not after thinking."""
-    if group.most(lambda one: one.sentence):
-        return None
-    count = group.count(lambda one: one.sentence)
-    return Mistake(
-        "no-sentence-after-thinking",
-        f"With the system message and thinking, {count} of {len(group.said)} answers "
-        f"are a sentence; {group.shown(lambda one: one.sentence)}. Which of your rows "
-        "have both?",
     )
 
 
@@ -592,11 +592,11 @@ def q7(seen: Any, seed: int) -> Mistake | None:
         lambda: _noise(told),
         lambda: _never_stops(told),
         lambda: _form_not_learnt(told, shown[0]),
-        lambda: _sentence_everywhere(once),
+        lambda: _form_lost(once, UNTOLD),
         lambda: _thinks_no_more(told_thinking),
         lambda: _thinks_no_more(thinking),
-        lambda: _form_lost_in_thinking(told_thinking),
-        lambda: _changed_after_thinking(thinking),
+        lambda: _form_lost(told_thinking, TOLD_AFTER_THINKING),
+        lambda: _form_lost(thinking, AFTER_THINKING),
         lambda: _forgot(told, shown[0]),
         lambda: _forgot(once, shown[2]),
         lambda: _forgot(told_thinking, shown[1]),
