@@ -1,4 +1,4 @@
-"""Pictures of text: tokens as coloured boxes."""
+"""Pictures of text, tokens as coloured boxes; and whether pictures can be seen."""
 
 import html
 from collections.abc import Sequence
@@ -67,3 +67,12 @@ def show_tokens(
 
 def _visible(text: str) -> str:
     return text.replace(" ", "␣").replace("\n", "↵")
+
+
+def in_notebook() -> bool:
+    """Return whether a front end shows what is displayed: Jupyter, Colab, VS Code."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    return hasattr(get_ipython(), "kernel")

@@ -90,6 +90,16 @@ def locate(name: str) -> tuple[str, bool]:
     )
 
 
+def cpu_has_bf16() -> bool:
+    """Return whether this CPU computes in bf16, by AVX-512 or AMX, as few laptops do.
+
+    Elsewhere bf16 is emulated, and far slower than fp32.
+    """
+    import torch
+
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def choose_device(device: str | None = None) -> str:
     """Return `device` if this machine has it, or the best one it has.
 
@@ -124,7 +134,7 @@ def precision_settings(precision: str, device: str, bundled: bool) -> dict[str, 
             f'precision "{precision}" is not one of {", ".join(PRECISIONS)}.'
             + suggest(str(precision), PRECISIONS)
         )
-    fast = _fast_dtype(device)
+    fast = fast_dtype(device)
     compute = torch.float32 if bundled and device == "cpu" else fast
     if precision == "auto":
         return {"dtype": compute}
@@ -151,7 +161,7 @@ def why_not(precision: str, device: str | None = None) -> str | None:
     return None
 
 
-def _fast_dtype(device: str) -> "torch.dtype":
+def fast_dtype(device: str) -> "torch.dtype":
     """Return bf16 where the hardware computes in it, fp16 on older GPUs and on Macs."""
     import torch
 

@@ -48,7 +48,7 @@ import qwen_course as qc
 qc.about()"""
 
 REQUIRED = ("title", "goals", "download", "gpu")
-OPTIONAL = ("reading", "measured")
+OPTIONAL = ("reading", "measured", "extra")
 CELL_METADATA = ("alt", "jupyter", "qwen_course", "slideshow", "tags")
 NOTEBOOK_METADATA = ("accelerator", "colab", "qwen_course")
 KERNELSPEC = {
@@ -151,8 +151,9 @@ def lesson_metadata(path: Path, notebook: Notebook) -> dict[str, Any]:
     """Return what the author wrote under `qwen_course` in the notebook's metadata.
 
     An author writes {"title": "Talk to Qwen", "goals": ["read a chat template"],
-    "download": "0 MB", "gpu": "not needed"}; "reading" (such as "45 minutes") may
-    be added, and `run` adds "measured".
+    "download": "0 MB", "gpu": "not needed"}; "reading" (such as "45 minutes") and
+    "extra" (what Colab must install besides, such as "finetune") may be added, and
+    `run` adds "measured".
 
     Raises LessonError for a missing, empty or unknown key.
     """
@@ -237,7 +238,15 @@ def generated_cells(path: Path, notebook: Notebook) -> tuple[Cell, Cell]:
         from qwen_course.exercises.build import header_source as source
     header = new_markdown_cell(source(path, notebook), id="header", metadata=tags)
     tags = {"tags": ["bootstrap", "generated"]}
-    return header, new_code_cell(BOOTSTRAP, id="bootstrap", metadata=tags)
+    return header, new_code_cell(
+        bootstrap_source(notebook), id="bootstrap", metadata=tags
+    )
+
+
+def bootstrap_source(notebook: Notebook) -> str:
+    """Return the first code cell; in Colab it installs the notebook's extra as well."""
+    extra = notebook.metadata.get("qwen_course", {}).get("extra")
+    return BOOTSTRAP.replace("qwen-course @", f"qwen-course[{extra}] @", bool(extra))
 
 
 def with_generated_cells(path: Path, notebook: Notebook) -> Notebook:
@@ -249,7 +258,7 @@ def with_generated_cells(path: Path, notebook: Notebook) -> Notebook:
     header, bootstrap = generated_cells(path, notebook)
     own = []
     for cell in notebook.cells:
-        if cell.id == "bootstrap" and cell.source == BOOTSTRAP:
+        if cell.id == "bootstrap" and cell.source == bootstrap.source:
             bootstrap.outputs = cell.outputs
             bootstrap.execution_count = cell.execution_count
         elif cell.id not in ("header", "bootstrap"):

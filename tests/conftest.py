@@ -5,6 +5,7 @@ Jupyter's folders are temporary. Kernels and xdist workers inherit the environme
 it is set once, before any of them starts and before anything imports huggingface_hub.
 """
 
+import copy
 import os
 import shutil
 import sys
@@ -61,6 +62,12 @@ def _isolate(config: pytest.Config) -> None:
     hub_standin.ensure_hub(kept / "hub-standin")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes minutes, so that no worker is left alone with it."""
+    longest = ("tests/test_lessons.py", "notebooks/")
+    items.sort(key=lambda item: not item.nodeid.startswith(longest))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if isolated := config.stash.get(ISOLATED, None):
         shutil.rmtree(isolated, ignore_errors=True)
@@ -113,6 +120,27 @@ def tiny(tiny_config):
     from qwen_course import architecture
 
     return architecture.random_model(tiny_config, torch.float32)
+
+
+@pytest.fixture(scope="session")
+def make_speaker():
+    """Makes a Qwen3 of two small layers, random weights, the pocket vocabulary."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = Qwen3Config(
+        vocab_size=5120, hidden_size=32, intermediate_size=64,
+        num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=16, max_position_embeddings=256, eos_token_id=5096,
+        pad_token_id=5094, bos_token_id=None, tie_word_embeddings=True,
+    )  # fmt: skip
+
+    def make():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return Qwen3ForCausalLM(copy.deepcopy(config)).eval()
+
+    return make
 
 
 @pytest.fixture(scope="session")

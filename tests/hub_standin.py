@@ -65,6 +65,16 @@ QWEN2_5_CONFIG = SHARED_CONFIG | {
     "sliding_window": 32768,
     "transformers_version": "4.43.1",
 }
+QWEN2_5_7B_CONFIG = QWEN2_5_CONFIG | {
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "max_window_layers": 28,
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": False,
+    "vocab_size": 152064,
+}
 QWEN2_5_MATH_CONFIG = QWEN2_5_CONFIG | {
     "hidden_size": 1536,
     "intermediate_size": 8960,
@@ -232,6 +242,12 @@ CHECKPOINTS = {
         "template": "qwen2_5",
         "added_tokens": ADDED_TOKENS[:22],
     },
+    "Qwen/Qwen2.5-7B-Instruct": {
+        "config": QWEN2_5_7B_CONFIG,
+        "generation": SAMPLING_TOKENS | {"temperature": 0.7, "top_p": 0.8},
+        "template": "qwen2_5",
+        "added_tokens": ADDED_TOKENS[:22],
+    },
     "Qwen/Qwen2.5-Coder-0.5B-Instruct": {
         "config": QWEN2_5_CONFIG,
         "generation": SAMPLING_TOKENS | {"temperature": 0.7, "top_p": 0.8},
@@ -387,7 +403,8 @@ def _write_weights(folder: Path, config: dict) -> None:
         logging.enable_progress_bar()
         return
     tensors = model.state_dict()
-    del tensors["lm_head.weight"]  # the same as the embedding: tied
+    if config["tie_word_embeddings"]:  # the same as the embedding
+        del tensors["lm_head.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 

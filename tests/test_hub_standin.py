@@ -71,11 +71,13 @@ def test_the_size_of_a_head_survives_the_cut(checkpoint):
     assert keys == true["num_key_value_heads"] * head_dim
 
 
-def test_all_embedding_rows_are_there_and_tied(checkpoint):
-    _, model, _ = checkpoint
+def test_all_embedding_rows_are_there_and_tied_where_they_are(checkpoint):
+    hub_id, model, _ = checkpoint
+    true = hub_standin.CHECKPOINTS[hub_id]["config"]
     rows = model.get_input_embeddings().weight
-    assert rows.shape == (151936, hub_standin.SMALL["hidden_size"])
-    assert model.get_output_embeddings().weight is rows
+    assert rows.shape == (true["vocab_size"], hub_standin.SMALL["hidden_size"])
+    tied = model.get_output_embeddings().weight is rows
+    assert tied == true["tie_word_embeddings"] == ("7B" not in hub_id)
 
 
 def test_the_weights_are_stored_in_bf16(checkpoint):

@@ -294,3 +294,11 @@ def test_check_passes_after_run_and_fails_after_an_edit(make, capsys):
     notebooks.write(path, notebook)
     assert notebooks.main(["check", str(path)]) == 1
     assert 'the generated "header"' in capsys.readouterr().err
+
+
+def test_a_notebook_with_an_extra_installs_it_in_colab_and_others_do_not(monkeypatch):
+    monkeypatch.setattr(notebooks, "BOOTSTRAP", BOOTSTRAP)
+    plain, tuned = new_notebook(), new_notebook()
+    tuned.metadata["qwen_course"] = {"extra": "finetune"}
+    assert notebooks.bootstrap_source(plain) == BOOTSTRAP
+    assert '"qwen-course[finetune] @ git+' in notebooks.bootstrap_source(tuned)

@@ -9,6 +9,8 @@ CPU without bf16 instructions does a hundred times slower than fp32.
 import torch
 from torch.optim.optimizer import Optimizer
 
+from qwen_course.loading import cpu_has_bf16
+
 # Keller Jordan, https://kellerjordan.github.io/posts/muon: a quintic that pushes every
 # singular value towards 1, quickly rather than exactly.
 A, B, C = 3.4445, -4.7750, 2.0315
@@ -16,11 +18,8 @@ ITERATIONS = 5
 
 
 def fast_precision(device: torch.device) -> torch.dtype:
-    """Return bf16 where the hardware computes in it, fp32 where it would be emulated.
-
-    A CPU needs AVX-512 with bf16 (or AMX), which few laptops have.
-    """
-    if device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    """Return bf16 where the hardware computes in it, fp32 where it is emulated."""
+    if device.type == "cpu" and not cpu_has_bf16():
         return torch.float32
     return torch.bfloat16
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from qwen_course.display import in_notebook
 from qwen_course.exercises.question import Status
 
 # A colour, a sign and a word each: nobody needs to tell colours apart. White text on
@@ -55,12 +56,3 @@ def show(thing: Any) -> None:
         display(thing)
     else:
         print(thing)
-
-
-def in_notebook() -> bool:
-    """Return whether a front end shows what is displayed: Jupyter, Colab, VS Code."""
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return False
-    return hasattr(get_ipython(), "kernel")

@@ -62,6 +62,23 @@ def compared(
     return Mistake(name, said + why)
 
 
+def compared_half(
+    number: int,
+    cases: Sequence[tuple[Any, ...]],
+    seen: Outcomes,
+    shown: Sequence[str],
+    right: Sequence[Any],
+    ways: Iterable[Way],
+    advice: str,
+    same: Same = mistakes.close,
+) -> Mistake | None:
+    """Compare one half of values that are pairs, as `compared` does."""
+    halves = [{"value": outcome["value"][number]} for outcome in seen]
+    texts = [f"{text}[{number}]" for text in shown]
+    expected = [pair[number] for pair in right]
+    return compared(cases, halves, texts, expected, ways, same, advice)
+
+
 def no_numbers(seen: Outcomes, shown: Sequence[str]) -> Mistake | None:
     """Return the mistake of a value that is no number."""
     for outcome, text in zip(seen, shown, strict=True):

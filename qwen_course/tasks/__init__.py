@@ -43,14 +43,18 @@ SPECIALIST_SKILLS = (
     "tones",
 )
 
+# What no pocket model has learnt: lesson 07 teaches it.
+NEW_SKILLS = ("roman_numerals",)
+
 
 def __getattr__(name: str) -> ModuleType:
-    if name in SPECIALIST_SKILLS:
+    if name in (*SPECIALIST_SKILLS, *NEW_SKILLS):
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [
+    "NEW_SKILLS",
     "SKILLS",
     "SPECIALIST_SKILLS",
     "Problem",

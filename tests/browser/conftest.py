@@ -25,7 +25,9 @@ def chromium_path() -> str:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
+# Not longer than its module: while it lives, an event loop runs in this thread, and the
+# widgets under test in another module would take it for that of a notebook.
+@pytest.fixture(scope="module")
 def browser(chromium_path: str) -> Iterator[Browser]:
     with chromium(chromium_path) as browser:
         yield browser

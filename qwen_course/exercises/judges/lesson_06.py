@@ -4,13 +4,19 @@ import functools
 import heapq
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from qwen_course.exercises import mistakes
 from qwen_course.exercises.probes import lesson_06 as probe
 from qwen_course.exercises.question import Mistake, Question, section
-from qwen_course.exercises.ways import Outcomes, Same, Way, compared, short
+from qwen_course.exercises.ways import (
+    Outcomes,
+    Way,
+    compared,
+    compared_half,
+    short,
+)
 
 # Pairs: several answers are two numbers, or two lists
 
@@ -31,23 +37,6 @@ def _swapped(seen: Outcomes, right: Sequence[Any], text: str) -> Mistake | None:
     if all(mistakes.close(a[n], b[n]) for a, b in pairs for n in (0, 1)):
         return Mistake("swapped", text)
     return None
-
-
-def _part(
-    number: int,
-    cases: Sequence[tuple[Any, ...]],
-    seen: Outcomes,
-    shown: Sequence[str],
-    right: Sequence[Any],
-    ways: Iterable[Way],
-    advice: str,
-    same: Same = mistakes.close,
-) -> Mistake | None:
-    """Compare one half of each pair."""
-    halves = [{"value": outcome["value"][number]} for outcome in seen]
-    texts = [f"{text}[{number}]" for text in shown]
-    expected = [pair[number] for pair in right]
-    return compared(cases, halves, texts, expected, ways, same, advice)
 
 
 # Question 1
@@ -126,8 +115,8 @@ def q1(seen: Outcomes, seed: int) -> Mistake | None:
         lambda: mistakes.of_calls(seen, shown),
         lambda: _pairs(seen, shown, what),
         lambda: _swapped(seen, right, order),
-        lambda: _part(0, cases, seen, shown, right, FIRST, one),
-        lambda: _part(1, cases, seen, shown, right, DECODE, two),
+        lambda: compared_half(0, cases, seen, shown, right, FIRST, one),
+        lambda: compared_half(1, cases, seen, shown, right, DECODE, two),
     )
 
 
@@ -419,8 +408,8 @@ def q3(seen: Outcomes, seed: int) -> Mistake | None:
         lambda: mistakes.of_calls(seen, shown),
         lambda: _pairs(seen, shown, what),
         lambda: _swapped(seen, right, order),
-        lambda: _part(0, cases, seen, shown, right, PLAIN, one),
-        lambda: _part(1, cases, seen, shown, right, FLOWING, two),
+        lambda: compared_half(0, cases, seen, shown, right, PLAIN, one),
+        lambda: compared_half(1, cases, seen, shown, right, FLOWING, two),
     )
 
 
@@ -530,8 +519,8 @@ def q4(seen: Outcomes, seed: int) -> Mistake | None:
     return mistakes.first(
         lambda: mistakes.of_calls(seen, shown),
         lambda: _no_change(seen, shown),
-        lambda: _part(0, cases, seen, shown, right, MASKS, one, _equal),
-        lambda: _part(1, cases, seen, shown, right, PLACES, two, _equal),
+        lambda: compared_half(0, cases, seen, shown, right, MASKS, one, _equal),
+        lambda: compared_half(1, cases, seen, shown, right, PLACES, two, _equal),
     )
 
 
