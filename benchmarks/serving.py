@@ -25,7 +25,9 @@ from benchmarks.measure import RESULTS, ROOT
 MEASURED = ROOT / "qwen_course" / "data" / "measured"
 # What the published service is: see lesson 08. Its threads all compute at once.
 PUBLISHED = "a thread each, no lock"
+ONE_THREAD = ", torch on one"
 ALONE, OURS = "one after the other", "continuous"
+Wanted = Callable[[str], bool]
 WHOLE = ", whole answers"  # not streamed
 SERVER, WORKERS = "qwen-course serve", "qwen-course serve, a worker a core"
 THEIRS = "transformers serve"
@@ -45,21 +47,37 @@ def questions(number: int = 64) -> list[str]:
     return [one.question for group in zip(*rows, strict=True) for one in group]
 
 
-def inside() -> Iterator[tuple[str, Any]]:
-    """Yield the ways inside this process."""
+def inside(wanted: Wanted) -> Iterator[tuple[str, Any]]:
+    """Yield the ways inside this process, torch on the threads that suit each.
+
+    The published service leaves torch its usual number, so it is measured with that, and
+    with the one thread that suits it better.
+    """
+    import torch
+
     import qwen_course as qc
-    from qwen_course import traffic
+    from qwen_course import loading, traffic
     from qwen_course.service import QwenService
 
-    pocket = qc.load("pocket-qwen3")
-    yield ALONE, traffic.one_by_one(*pocket)
-    yield PUBLISHED, traffic.in_threads(*pocket)
-    yield "batches of 16", traffic.in_batches(*pocket)
-    with QwenService(*pocket, max_waiting=1000, timeout=600) as service:
-        yield OURS, traffic.through(service)
+    pocket, usual = qc.load("pocket-qwen3"), torch.get_num_threads()
+
+    def on(threads: int, name: str, way: Callable[..., Any], *arguments: Any):
+        torch.set_num_threads(threads)
+        if wanted(name):
+            yield name, way(*arguments)
+
+    yield from on(1, ALONE, traffic.one_by_one, *pocket)
+    yield from on(usual, PUBLISHED, traffic.in_threads, *pocket)
+    yield from on(1, PUBLISHED + ONE_THREAD, traffic.in_threads, *pocket)
+    yield from on(usual, "batches of 16", traffic.in_batches, *pocket)
+    precisions = {"fp32": OURS, "bf16": f"{OURS}, bf16"}
+    for precision in precisions if loading.cpu_has_bf16() else ["fp32"]:
+        model, tokenizer = qc.load("pocket-qwen3", precision)
+        with QwenService(model, tokenizer, max_waiting=1000, timeout=600) as service:
+            yield from on(usual, precisions[precision], traffic.through, service)
 
 
-def servers(vllm: str | None) -> Iterator[tuple[str, Any]]:
+def servers(vllm: str | None, wanted: Wanted) -> Iterator[tuple[str, Any]]:
     """Yield the ways over HTTP, each server running while it is measured."""
     from qwen_course import traffic
     from qwen_course.loading import BUNDLED
@@ -83,6 +101,8 @@ def servers(vllm: str | None) -> Iterator[tuple[str, Any]]:
             folder,
         )  # fmt: skip
     for name, (command, model) in starts.items():
+        if not wanted(name):
+            continue
         with running(command, port):
             # transformers refuses the field, and counts the tokens without it.
             count = (
@@ -125,7 +145,8 @@ async def measure(name: str, way: Any, options, asked: list[str]) -> list[Any]:
     from qwen_course.traffic import closed_loop, open_loop
 
     await closed_loop(name, way, asked, min(4, options.users), 1)
-    each = 2 if name in (ALONE, PUBLISHED) else options.each
+    slow = name == ALONE or name.startswith(PUBLISHED)
+    each = 2 if slow else options.each
     found = [await closed_loop(name, way, asked, options.users, each)]
     for rate in options.rates if not name.endswith(WHOLE) else ():
         if found[-1].rate and found[-1].latency(0.95) > options.patience:
@@ -156,6 +177,7 @@ def summary(loads) -> dict[str, Any]:
         "tokens_per_second": {way: round(one) for way, one in speed.items()},
         "continuous_times_one_after_the_other": times(OURS, ALONE),
         "continuous_times_published": times(OURS, PUBLISHED),
+        "continuous_times_published_on_one": times(OURS, PUBLISHED + ONE_THREAD),
         "first_token_p95_of_published": shorter and round(shorter, 3),
         "workers_times_one_after_the_other": times(WORKERS, ALONE),
         "workers_times_published": times(WORKERS, PUBLISHED),
@@ -175,25 +197,19 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="*", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--patience", type=float, default=10, help="seconds of p95")
     parser.add_argument("--vllm", help="a Python that has vLLM")
-    parser.add_argument("--threads", type=int, help="of torch, in this process")
     parser.add_argument("--dry", action="store_true", help="keep nothing")
     options = parser.parse_args()
-    if options.threads:
-        import torch
-
-        torch.set_num_threads(options.threads)
-        os.environ["OMP_NUM_THREADS"] = str(options.threads)
     from qwen_course.traffic import Loads
 
     loads, asked = Loads(), questions()
-    wanted: Callable[[str], bool] = lambda name: (  # noqa: E731
-        not options.ways or any(one in name for one in options.ways.split(","))
-    )
-    for source in (inside(), servers(options.vllm)):
+
+    def wanted(name: str) -> bool:
+        return not options.ways or any(one in name for one in options.ways.split(","))
+
+    for source in (inside(wanted), servers(options.vllm, wanted)):
         for name, way in source:
-            if wanted(name):
-                print(name, flush=True)
-                loads += asyncio.run(measure(name, way, options, asked))
+            print(name, flush=True)
+            loads += asyncio.run(measure(name, way, options, asked))
     print(loads)
     results = summary(loads)
     print(json.dumps(results, indent=1))

@@ -1,6 +1,7 @@
 """The command `qwen-course`: the course's tools in a terminal."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -135,7 +136,6 @@ def _service(options: argparse.Namespace) -> tuple[Any, Any]:
 
     from qwen_course.loading import load
     from qwen_course.service import QwenService
-    from qwen_course.workers import SMALL
 
     model, tokenizer = load(options.model, options.precision)
     service = QwenService(
@@ -143,8 +143,8 @@ def _service(options: argparse.Namespace) -> tuple[Any, Any]:
         max_batch=options.max_batch, max_waiting=options.max_waiting,
         timeout=options.timeout, cache_bytes=int(options.cache_gb * 2**30),
     )  # fmt: skip
-    if options.threads or model.num_parameters() < SMALL:
-        torch.set_num_threads(options.threads or 1)
+    cores = os.cpu_count() or 1
+    torch.set_num_threads(options.threads or max(1, cores // options.workers))
     if not options.keys:
         return service, None
     from qwen_course.security import ApiKeys, Guard
@@ -158,7 +158,7 @@ def _add_serve(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--keys", type=Path, help="API keys, a file of ApiKeys.save")
     sub.add_argument("--store", default="memory://", help="of rates; or redis://HOST")
     sub.add_argument("--workers", type=int, default=1, help="processes (1)")
-    sub.add_argument("--threads", type=int, help="of each (1 for small models)")
+    sub.add_argument("--threads", type=int, help="of each (the cores, shared out)")
     sub.add_argument("--max-batch", type=int, default=16, help="at once (16)")
     sub.add_argument("--max-waiting", type=int, default=64, help="in the queue (64)")
     sub.add_argument("--timeout", type=float, default=60, help="seconds a request (60)")

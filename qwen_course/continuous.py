@@ -7,6 +7,7 @@ each answer goes where it is awaited.
 """
 
 import random
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 PAGE = 32  # tokens in a block of the cache
 PASS = 512  # tokens that one pass reads at most, all requests together
 CACHE_BYTES = 2**30
+# Seconds that a thread keeps the interpreter when another one wants it. With Python's 5 ms
+# the model, whose pass takes 10, would wait half a pass after each of its operations.
+SWITCH = 0.0005
 TOO_OLD = (
     "the service needs the continuous batching of transformers 5.23, and transformers "
     'here is older. Type: python -m pip install "qwen-course[serve]"'
@@ -77,6 +81,7 @@ class Batch:
         self._ends, self._blocks = sorted(ends), blocks
         self._chooser, self._lock = make_chooser(), threading.Lock()
         self._manager: Any = None
+        self._switch_before = sys.getswitchinterval()
 
     @property
     def alive(self) -> bool:
@@ -135,6 +140,7 @@ class Batch:
                 self._manager.stop(block=True)
                 self._manager.destroy()
                 self._manager = None
+                sys.setswitchinterval(self._switch_before)
 
     def _start(self) -> None:
         from transformers import ContinuousBatchingConfig, GenerationConfig
@@ -160,6 +166,7 @@ class Batch:
         processors.logits_processor.append(self._chooser)
         processors.tensors_required += 1
         processors.do_processing = True
+        sys.setswitchinterval(min(SWITCH, self._switch_before))
         # subtle: a thread is a daemon if the one that starts it is. A service that
         # nobody closed must not keep Python from ending.
         starter = threading.Thread(target=self._manager.start, daemon=True)

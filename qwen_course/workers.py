@@ -1,6 +1,6 @@
 """Several servers on one machine and one port: a process for each core.
 
-A small model gains nothing from more threads, so a second core needs a second process.
+A small model gains little from a second thread; a second process has a core of its own.
 The workers share a listening socket: whoever is free takes the next user. One that dies
 is started again. Each tells the others of its finished requests, so that `/health` and
 `/metrics` speak of all of them, whichever answers.
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qwen_course.service import Served
 
-SMALL = 100_000_000  # parameters; below, one thread is fastest
 Build = Callable[[], tuple[Any, Any]]  # returns the service and its guard, or None
 
 
@@ -98,7 +97,9 @@ def work(
     from qwen_course.server import create_app
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group
-    signal.signal(signal.SIGTERM, _end)  # uvicorn sends it again when it has finished
+    # uvicorn listens to the signal later, and sends it again when it has finished.
+    told = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: told.set())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     service, guard = build()
     monitor = QwenMonitor()
@@ -111,6 +112,7 @@ def work(
         async def startup(self, sockets: list | None = None) -> None:
             await super().startup(sockets=sockets)
             ready.release()
+            self.should_exit |= told.is_set()
 
     app = create_app(service, guard, monitor)
     config = uvicorn.Config(app, log_level="warning", access_log=False)
@@ -118,10 +120,6 @@ def work(
         Ready(config).run(sockets=[listening])
     finally:
         service.close()
-
-
-def _end(*_: Any) -> None:
-    raise SystemExit(0)
 
 
 def _end_with_parent() -> None:
