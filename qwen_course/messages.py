@@ -1,5 +1,6 @@
 """Check a conversation and turn it into token ids, user text staying text."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -86,18 +87,20 @@ def encode(
 ) -> list[int]:
     """Render the conversation with the model's template and return its token ids.
 
-    Control tokens written inside a message, such as <|im_end|>, reach the model as
-    ordinary characters: they cannot end a turn or forge one. `tokenizer` may be a
-    processor; an image or a sound gives one placeholder, see `media.expand`.
+    Control tokens written inside a message, a call or the description of a tool, such
+    as <|im_end|>, reach the model as ordinary characters: they cannot end a turn or
+    forge one. `tools` are functions or JSON schemas. `tokenizer` may be a processor; an
+    image or a sound gives one placeholder, see `media.expand`.
     """
     text = text_tokenizer(tokenizer)
     marks = _marks(text)
     masked = [_masked(message, text, marks) for message in messages]
+    schemas = tools and _hide([tool_schema(tool) for tool in tools], marks)
     switches: dict[str, Any] = (
         {"enable_thinking": thinking} if text is tokenizer else {}
     )
     rendered = tokenizer.apply_chat_template(
-        masked, tools=tools, tokenize=False, add_generation_prompt=True, **switches
+        masked, tools=schemas, tokenize=False, add_generation_prompt=True, **switches
     )
     return _encode_masked(str(rendered), text, marks)
 
@@ -108,34 +111,55 @@ def _marks(tokenizer) -> dict[str, str]:
     return {token: _MARK.format(number) for number, token in enumerate(tokens)}
 
 
-def _masked(message: Message, tokenizer, marks: dict[str, str]) -> Message:
-    """Replace control tokens in the text of a message.
+def tool_schema(tool: Any) -> Any:
+    """Return the JSON schema of a tool that is a function; a schema is one already."""
+    if not (inspect.isfunction(tool) or inspect.ismethod(tool)):
+        return tool
+    from transformers.utils import get_json_schema
 
-    An assistant message keeps the ones that belong to its format, such as <think>.
+    return get_json_schema(tool)
+
+
+def _masked(message: Message, tokenizer, marks: dict[str, str]) -> Message:
+    """Replace control tokens in every text of a message, calls and names included.
+
+    What an assistant said keeps the ones that belong to its format, such as <think>.
     """
     keep = message["role"] == "assistant"
     every = tokenizer.added_tokens_decoder.values()
     special = {str(token) for token in every if token.special or not keep}
-    hidden = {token: mark for token, mark in marks.items() if token in special}
-    texts = {key: _hide(message[key], hidden)
-             for key in ("content", "reasoning_content")
-             if isinstance(message.get(key), str | list)}  # fmt: skip
-    return {**message, **texts}
+    said = {token: mark for token, mark in marks.items() if token in special}
+    own = ("content", "reasoning_content")
+    return {
+        key: _hide_content(value, said) if key in own else _hide(value, marks)
+        for key, value in message.items()
+    }
 
 
-def _hide(content: Any, hidden: dict[str, str]) -> Any:
-    """Put stand-ins for control tokens into a text, or into the texts among parts.
+def _hide_content(content: Any, hidden: dict[str, str]) -> Any:
+    """Put stand-ins into a content: a text, or the texts among its parts.
 
     Of an image or a sound the template needs to know only that it is there.
     """
-    if isinstance(content, list):
-        return [
-            {"type": "text", "text": _hide(part["text"], hidden)}
-            if part["type"] == "text"
-            else {"type": part["type"]}
-            for part in content
-        ]
-    text = content.replace("\ufdd0", "").replace("\ufdd1", "")
+    if not isinstance(content, list):
+        return _hide(content, hidden)
+    return [
+        {"type": "text", "text": _hide(part["text"], hidden)}
+        if part["type"] == "text"
+        else {"type": part["type"]}
+        for part in content
+    ]
+
+
+def _hide(value: Any, hidden: dict[str, str]) -> Any:
+    """Put stand-ins for control tokens into a text, or into all that JSON holds."""
+    if isinstance(value, dict):
+        return {_hide(key, hidden): _hide(item, hidden) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hide(item, hidden) for item in value]
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\ufdd0", "").replace("\ufdd1", "")
     for token, mark in hidden.items():
         text = text.replace(token, mark)
     return text

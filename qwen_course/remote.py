@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from qwen_course.chat import QWEN3_SAMPLING, OnText, Reply, Usage
-from qwen_course.messages import Message
+from qwen_course.messages import Message, tool_schema
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -149,10 +149,7 @@ class RemoteModel:
     def _body(self, talk, options, tools) -> dict[str, Any]:
         body = {"model": self.name, "messages": [_wired(m) for m in talk], **options}
         if tools:
-            from transformers.utils import get_json_schema
-
-            body["tools"] = [t if isinstance(t, dict) else get_json_schema(t)
-                             for t in tools]  # fmt: skip
+            body["tools"] = [tool_schema(tool) for tool in tools]
         return body
 
     def _whole(self, talk, options, tools) -> Reply:

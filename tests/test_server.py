@@ -200,6 +200,16 @@ def test_a_malformed_body_is_refused_in_the_openai_form(address, body, status):
     assert json.loads(said)["error"]["message"]
 
 
+def test_tools_that_are_nested_too_deep_are_the_callers_mistake(address):
+    """Deep enough for the template to give up, not deep enough for JSON to."""
+    schema = '{"a":' * 700 + "1" + "}" * 700
+    tool = f'{{"type": "function", "function": {{"name": "f", "parameters": {schema}}}}}'
+    body = f'{{"messages": [{{"role": "user", "content": "Hi"}}], "tools": [{tool}]}}'
+    status, _, said = send(address, body)
+    assert status == 400
+    assert "cannot render" in json.loads(said)["error"]["message"]
+
+
 def test_an_unknown_path_says_which_ones_there_are(address):
     status, _, said = send(address, None, "/completions", "GET")
     assert status == 404
