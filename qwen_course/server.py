@@ -7,11 +7,13 @@ and then finishes the answers it has begun.
 import asyncio
 import contextlib
 import json
+import math
 import signal
+import socket
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from qwen_course.chat import Reply
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from qwen_course.security import Guard
 
 MAX_BODY = 1_000_000  # bytes
+BODY_SECONDS = 30  # a client that sends a byte a minute must not stay for days
 OWNER = "qwen-course"
 Result = TypeVar("Result")
 
@@ -195,7 +198,22 @@ def _call(number: int, call: dict[str, Any]) -> dict[str, Any]:
 
 
 async def read_request(request: Request, most: int = MAX_BODY) -> ChatRequest:
-    """Read and check a body; of one that is too large no more than `most` is kept."""
+    """Read and check a body; refuse one that is wrong, too large or too slow."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await _body(request, most)
+    except TimeoutError as error:
+        raise Refused(
+            f"The body did not arrive within {BODY_SECONDS} seconds.",
+            "Send it at once.", 408, "too-slow",
+        ) from error  # fmt: skip
+    asked = ChatRequest.model_validate(read_body(body, most))
+    asked.check()
+    return asked
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """Return a body; of one that is too large no more than `most` bytes are kept."""
     body, size = b"", 0
     async for chunk in request.stream():
         size += len(chunk)
@@ -207,9 +225,7 @@ async def read_request(request: Request, most: int = MAX_BODY) -> ChatRequest:
         raise Refused(
             f"The body has more than {most} bytes.", "Send less.", 413, "too-large"
         )
-    asked = ChatRequest.model_validate(read_body(body, most))
-    asked.check()
-    return asked
+    return body
 
 
 # What goes out
@@ -395,7 +411,7 @@ def create_app(
 
 def _add_answers(app, service, asked, guard, max_body) -> None:
     errors = {code: {"description": "refused, with the reason and a remedy"}
-              for code in (400, 401, 403, 404, 413, 429, 503, 504)}  # fmt: skip
+              for code in (400, 401, 403, 404, 408, 413, 429, 503, 504)}  # fmt: skip
     schema = ChatRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     parts = schema.pop("$defs", {})
     content = {"application/json": {"schema": schema}}
@@ -547,38 +563,70 @@ async def _not_found(request: Request, error: Any) -> Response:
 
 
 def serve(
-    app: FastAPI,
-    service: QwenService,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    log_level: str = "warning",
+    app: FastAPI, service: QwenService, host: str = "127.0.0.1", port: int = 8000
 ) -> None:
     """Serve until Ctrl+C or SIGTERM, then finish the answers that were begun.
 
-    Port 0 takes a free one; the address is printed once the server listens.
+    Port 0 takes a free one; the address is printed once the server listens. Raises
+    OSError when it cannot have the port.
+    """
+    listening = listen(host, port)
+    run(app, service, listening, lambda: announce(listening))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; raise OSError, with a remedy, where none can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(
+            f"the server cannot listen on {host}, port {port} ({reason}). Choose "
+            "another port with --port; 0 takes a free one."
+        ) from error
+
+
+def announce(listening: socket.socket) -> None:
+    """Print where a server listens, as QWEN_COURSE_MODEL wants it."""
+    host, port = listening.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
+    print(f"listening on http://{host}:{port}/v1", flush=True)
+
+
+def run(
+    app: FastAPI, service: QwenService, listening: socket.socket, up: Callable[[], Any]
+) -> None:
+    """Serve on a socket until Ctrl+C or SIGTERM, then finish and close the service.
+
+    `up` is called once requests are answered. At the end nobody is waited for longer
+    than a request may last: a client may send half a body and then nothing.
     """
     config = uvicorn.Config(
-        app, host=host, port=port, log_level=log_level, access_log=False
-    )
-    server = Announcing(config)
-    # When all is done uvicorn sends itself the signal again, which would end us here.
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        app, log_level="warning", access_log=False,
+        timeout_graceful_shutdown=math.ceil(service.timeout) + 1,
+    )  # fmt: skip
+    server = _Server(config, up)
+    # The signal may come before uvicorn listens to it, and uvicorn sends it once more
+    # when all is done, which would end the process here.
+    before = signal.signal(signal.SIGTERM, server.handle_exit)
     try:
-        server.run()
+        server.run(sockets=[listening])
     finally:
-        signal.signal(signal.SIGTERM, before)
         service.close()
+        signal.signal(signal.SIGTERM, before)
 
 
-class Announcing(uvicorn.Server):
-    """A server that prints where it listens."""
+class _Server(uvicorn.Server):
+    """A server that says when it is up."""
+
+    def __init__(self, config: uvicorn.Config, up: Callable[[], Any]) -> None:
+        super().__init__(config)
+        self.up = up
 
     async def startup(self, sockets: list | None = None) -> None:
-        """Start, and print the address for QWEN_COURSE_MODEL."""
         await super().startup(sockets=sockets)
-        if self.started:
-            found = self.servers[0].sockets[0].getsockname()
-            print(f"listening on http://{found[0]}:{found[1]}/v1", flush=True)
+        self.up()
 
 
 @contextlib.contextmanager

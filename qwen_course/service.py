@@ -689,7 +689,13 @@ def _encoded(tokenizer, talk, thinking: bool, tools: list | None) -> list[int]:
 
     try:
         return encode(tokenizer, talk, thinking, tools)
-    except (TemplateError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        TemplateError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise ValueError(
             f"the chat template cannot render this conversation ({error}). Check its "
             "tools, its tool_calls, and that every text is made of whole characters."

@@ -31,12 +31,13 @@ def serve(build: Build, number: int, host: str = "127.0.0.1", port: int = 8000) 
     takes a free one. Raises ValueError for fewer than one worker, OSError when the port
     is taken or a worker does not start.
     """
+    from qwen_course.server import listen
+
     if number < 1:
         raise ValueError(f"workers is {number}; give 1 or more.")
     context = multiprocessing.get_context("spawn")
-    listening = socket.create_server((host, port), backlog=2048)
+    listening, ready = listen(host, port), context.Semaphore(0)
     posts = [_post() for _ in range(number)]
-    ready = context.Semaphore(0)
 
     def start(which: int) -> Any:
         arguments = (build, which, listening, posts, ready)
@@ -44,26 +45,18 @@ def serve(build: Build, number: int, host: str = "127.0.0.1", port: int = 8000) 
         process.start()
         return process
 
-    stop = threading.Event()
+    # subtle: a list, since the lock of an Event may be held where the signal comes in.
+    told: list[int] = []
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stop.set())
+        signal.signal(name, lambda which, _: told.append(which))
     processes = [start(which) for which in range(number)]
-    told = False
-    while not stop.wait(0.1):
-        told = told or _announce(ready, number, listening)
-        for which, process in enumerate(processes):
-            if process.is_alive():
-                continue
-            if not told:  # the next one would not start either
-                stop.set()
-                break
-            processes[which] = start(which)
-    for process in processes:
-        process.terminate()  # uvicorn takes it as: finish, then end
-    for process in processes:
-        process.join()
-    if not told:
-        raise OSError("a worker did not start; what it says stands above.")
+    try:
+        _watch(processes, start, told, ready, listening)
+    finally:
+        for process in processes:
+            process.terminate()  # one that serves finishes first, see server.run
+        for process in processes:
+            process.join()
 
 
 def _post() -> socket.socket:
@@ -73,14 +66,33 @@ def _post() -> socket.socket:
     return one
 
 
-def _announce(ready: Any, number: int, listening: socket.socket) -> bool:
-    """Print the address once all workers are up; return whether they are."""
-    with contextlib.suppress(NotImplementedError):  # macOS cannot count
-        if ready.get_value() < number:
-            return False
-    found = listening.getsockname()
-    print(f"listening on http://{found[0]}:{found[1]}/v1", flush=True)
-    return True
+def _watch(
+    processes: list[Any],
+    start: Callable[[int], Any],
+    told: list[int],
+    ready: Any,
+    listening: socket.socket,
+) -> None:
+    """Print the address when all workers are up, and replace one that dies.
+
+    Returns when a signal was told. Raises OSError where a worker does not even start:
+    the next one would not either.
+    """
+    from qwen_course.server import announce
+
+    up = 0
+    while not told:
+        time.sleep(0.1)
+        while up < len(processes) and ready.acquire(block=False):
+            up += 1
+            if up == len(processes):
+                announce(listening)
+        for which, process in enumerate(processes):
+            if process.is_alive():
+                continue
+            if up < len(processes) and not told:
+                raise OSError("a worker did not start; what it says stands above.")
+            processes[which] = start(which)
 
 
 def work(
@@ -90,16 +102,14 @@ def work(
     posts: Sequence[socket.socket],
     ready: Any,
 ) -> None:
-    """Be one worker: serve on the shared socket, tell the others, hear from them."""
-    import uvicorn
+    """Be one worker: serve on the shared socket, tell the others, hear from them.
 
+    Until it serves, SIGTERM ends it at once: there is nothing yet to finish.
+    """
     from qwen_course.monitoring import QwenMonitor
-    from qwen_course.server import create_app
+    from qwen_course.server import create_app, run
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group
-    # uvicorn listens to the signal later, and sends it again when it has finished.
-    told = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: told.set())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     service, guard = build()
     monitor = QwenMonitor()
@@ -107,19 +117,7 @@ def work(
     service.observers.append(lambda served: tell(posts[which], others, served))
     hearing = threading.Thread(target=hear, args=(posts[which], monitor), daemon=True)
     hearing.start()
-
-    class Ready(uvicorn.Server):
-        async def startup(self, sockets: list | None = None) -> None:
-            await super().startup(sockets=sockets)
-            ready.release()
-            self.should_exit |= told.is_set()
-
-    app = create_app(service, guard, monitor)
-    config = uvicorn.Config(app, log_level="warning", access_log=False)
-    try:
-        Ready(config).run(sockets=[listening])
-    finally:
-        service.close()
+    run(create_app(service, guard, monitor), service, listening, ready.release)
 
 
 def _end_with_parent() -> None:

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 from transformers.utils import get_json_schema
 
 import qwen_course as qc
+from qwen_course import server
 from qwen_course.monitoring import QwenMonitor
 from qwen_course.server import MAX_BODY, create_app, in_background
 from qwen_course.service import QwenService
@@ -200,10 +202,21 @@ def test_a_malformed_body_is_refused_in_the_openai_form(address, body, status):
     assert json.loads(said)["error"]["message"]
 
 
+def test_a_body_that_does_not_come_is_not_waited_for(address, monkeypatch):
+    monkeypatch.setattr(server, "BODY_SECONDS", 0.2)
+    place = urlsplit(address)
+    with socket.create_connection((place.hostname, place.port)) as client:
+        path = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n"
+        client.sendall(path + b"Content-Length: 100\r\n\r\n{")
+        assert client.recv(100).startswith(b"HTTP/1.1 408")
+
+
 def test_tools_that_are_nested_too_deep_are_the_callers_mistake(address):
     """Deep enough for the template to give up, not deep enough for JSON to."""
     schema = '{"a":' * 700 + "1" + "}" * 700
-    tool = f'{{"type": "function", "function": {{"name": "f", "parameters": {schema}}}}}'
+    tool = (
+        f'{{"type": "function", "function": {{"name": "f", "parameters": {schema}}}}}'
+    )
     body = f'{{"messages": [{{"role": "user", "content": "Hi"}}], "tools": [{tool}]}}'
     status, _, said = send(address, body)
     assert status == 400
@@ -355,15 +368,59 @@ def test_without_a_monitor_metrics_say_how_to_have_them(pocket):
 # The command
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
-def test_the_command_serves_and_finishes_its_answer_when_told_to_stop():
-    command = [sys.executable, "-m", "qwen_course", "serve", "--port", "0",
-               "--timeout", "600"]  # fmt: skip
+UNIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+# A server without a model, that sends itself the signal at a moment of its start.
+TOLD = """
+import signal
+import sys
+import uvicorn
+from fastapi import FastAPI, Request
+from qwen_course import server
+
+class Service:
+    timeout = 1
+
+    def close(self):
+        print("closed", flush=True)
+
+def told(name):
+    original = getattr(uvicorn.Server, name)
+    def told_first(self, *arguments, **options):
+        signal.raise_signal(signal.SIGTERM)
+        return original(self, *arguments, **options)
+    setattr(uvicorn.Server, name, told_first)
+
+if sys.argv[1:]:
+    told(sys.argv[1])
+app = FastAPI()
+
+@app.post("/")
+async def read(request: Request):
+    return len(await request.body())
+
+server.serve(app, Service(), port=0)
+"""
+
+
+@contextlib.contextmanager
+def command(*words):
+    """Run Python with these words; yields the process and ends it."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    server = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=environment
+    process = subprocess.Popen(
+        [sys.executable, *words], stdout=subprocess.PIPE, text=True, env=environment
     )
     try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@UNIX
+def test_the_command_serves_and_finishes_its_answer_when_told_to_stop():
+    words = ["-m", "qwen_course", "serve", "--port", "0", "--timeout", "600"]
+    with command(*words) as server:
         line = server.stdout.readline()
         assert line.startswith("listening on http://127.0.0.1:")
         address = line.split()[-1]
@@ -375,9 +432,41 @@ def test_the_command_serves_and_finishes_its_answer_when_told_to_stop():
         assert first.choices[0].delta.role == "assistant"
         assert rest[-1].choices[0].finish_reason == "stop"
         assert server.wait(60) == 0
-    finally:
-        server.kill()
-        server.stdout.close()
+
+
+@UNIX
+@pytest.mark.parametrize("moment", ["run", "_serve", "startup", "main_loop"])
+def test_a_server_that_is_told_to_end_while_it_starts_ends(moment):
+    with command("-c", TOLD, moment) as server:
+        assert server.wait(60) == 0
+        assert server.stdout.read().splitlines()[-1] == "closed"
+
+
+@UNIX
+def test_a_client_that_sends_half_a_body_does_not_hold_up_the_end():
+    with command("-c", TOLD) as server:
+        place = urlsplit(server.stdout.readline().split()[-1])
+        half = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{"
+        with socket.create_connection((place.hostname, place.port)) as client:
+            client.sendall(half)
+            time.sleep(0.3)
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(60) == 0
+
+
+@UNIX
+def test_the_command_ends_while_it_still_loads_the_model():
+    with command("-m", "qwen_course", "serve", "--port", "0") as server:
+        time.sleep(0.5)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(10) in (0, -signal.SIGTERM)
+
+
+def test_a_port_that_is_taken_is_named_with_what_to_type():
+    with server.listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"port {port} .*another port with --port"):
+            server.listen("127.0.0.1", port)
 
 
 def test_without_fastapi_the_error_says_what_to_install():

@@ -18,6 +18,9 @@ import pytest
 import qwen_course as qc
 from qwen_course import workers
 
+UNIX = pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows has no SIGKILL, SIGTERM"
+)
 QUESTIONS = [problem.question for problem in qc.tasks.sums.problems(12, seed=43)]
 
 
@@ -80,7 +83,7 @@ def servers(parent):
     return found
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL, SIGTERM")
+@UNIX
 def test_two_workers_answer_tell_of_all_and_survive_a_death(running, pocket):
     address, parent = running
     replies = qc.chat_batch(*pocket, QUESTIONS, sampling="greedy")
@@ -103,6 +106,73 @@ def test_two_workers_answer_tell_of_all_and_survive_a_death(running, pocket):
     assert {one.pid for one in servers(parent)} != {one.pid for one in before}
     parent.send_signal(signal.SIGTERM)
     assert parent.wait(120) == 0
+
+
+STARTING = """
+import sys
+import time
+from qwen_course import workers
+
+def build():
+    if sys.argv[1] == "fails":
+        raise RuntimeError("no model here")
+    print("building", flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    try:
+        workers.serve(build, 2, port=0)
+    except OSError as error:
+        print(error)
+"""
+
+
+@contextlib.contextmanager
+def starting(folder, how):
+    """Run workers that never get ready, or whose start fails."""
+    script = folder / "starting.py"
+    script.write_text(STARTING)
+    process = subprocess.Popen(
+        [sys.executable, script, how], stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@UNIX
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_workers_that_are_told_to_end_while_they_start_end(tmp_path, name):
+    with starting(tmp_path, "slowly") as parent:
+        for _ in range(2):
+            assert parent.stdout.readline() == "building\n"
+        children = servers(parent)
+        parent.send_signal(getattr(signal, name))
+        assert parent.wait(30) == 0
+        assert parent.stdout.read() == ""
+        assert not any(child.is_running() for child in children)
+
+
+def test_a_worker_that_cannot_start_ends_them_all_and_says_so(tmp_path):
+    with starting(tmp_path, "fails") as parent:
+        assert parent.wait(60) == 0
+        assert parent.stdout.read().startswith("a worker did not start")
+
+
+@UNIX
+def test_workers_do_not_stay_behind_when_their_parent_is_killed(tmp_path):
+    with starting(tmp_path, "slowly") as parent:
+        for _ in range(2):
+            parent.stdout.readline()
+        children = servers(parent)
+        parent.kill()
+        _, alive = psutil.wait_procs(children, timeout=30)
+    assert len(children) == 2
+    assert not alive
 
 
 def test_what_is_told_arrives_as_it_was(monkeypatch):
