@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.measure import RESULTS, ROOT
 
+POCKET = "pocket-qwen3"
 MEASURED = ROOT / "qwen_course" / "data" / "measured"
 # What the published service is: see lesson 08. Its threads all compute at once.
 PUBLISHED = "a thread each, no lock"
@@ -30,6 +31,7 @@ ALONE, OURS = "one after the other", "continuous"
 Wanted = Callable[[str], bool]
 WHOLE = ", whole answers"  # not streamed
 SERVER, WORKERS = "qwen-course serve", "qwen-course serve, a worker a core"
+WORKERS_BF16 = f"{WORKERS}, bf16"
 THEIRS = "transformers serve"
 CONTINUOUS = [
     "--continuous-batching", "--attn-implementation", "sdpa", "--cb-block-size", "32",
@@ -47,34 +49,54 @@ def questions(number: int = 64) -> list[str]:
     return [one.question for group in zip(*rows, strict=True) for one in group]
 
 
-def inside(wanted: Wanted) -> Iterator[tuple[str, Any]]:
-    """Yield the ways inside this process, torch on the threads that suit each.
+def load(name: str, precision: str = "auto") -> tuple[Any, Any]:
+    """Return a model and a tokenizer; "random:Qwen3-8B" has that shape and no values.
 
-    The published service leaves torch its usual number, so it is measured with that, and
-    with the one thread that suits it better.
+    Its tokenizer is the pocket model's: speed depends on the number of tokens alone.
     """
     import torch
 
     import qwen_course as qc
+    from qwen_course import architecture
+
+    if not name.startswith("random:"):
+        return qc.load(name, precision)
+    _, tokenizer = qc.load(POCKET)
+    shape = architecture.configuration(name.removeprefix("random:"))
+    model = architecture.random_model(shape, torch.bfloat16)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+
+def inside(wanted: Wanted, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the ways inside this process, torch on the threads that suit each.
+
+    The published service leaves torch its usual number, so it is measured with that,
+    and with the one thread that suits it better.
+    """
+    import torch
+
     from qwen_course import loading, traffic
     from qwen_course.service import QwenService
 
-    pocket, usual = qc.load("pocket-qwen3"), torch.get_num_threads()
+    loaded, usual = load(name), torch.get_num_threads()
 
     def on(threads: int, name: str, way: Callable[..., Any], *arguments: Any):
         torch.set_num_threads(threads)
         if wanted(name):
             yield name, way(*arguments)
 
-    yield from on(1, ALONE, traffic.one_by_one, *pocket)
-    yield from on(usual, PUBLISHED, traffic.in_threads, *pocket)
-    yield from on(1, PUBLISHED + ONE_THREAD, traffic.in_threads, *pocket)
-    yield from on(usual, "batches of 16", traffic.in_batches, *pocket)
-    precisions = {"fp32": OURS, "bf16": f"{OURS}, bf16"}
-    for precision in precisions if loading.cpu_has_bf16() else ["fp32"]:
-        model, tokenizer = qc.load("pocket-qwen3", precision)
-        with QwenService(model, tokenizer, max_waiting=1000, timeout=600) as service:
-            yield from on(usual, precisions[precision], traffic.through, service)
+    yield from on(1, ALONE, traffic.one_by_one, *loaded)
+    yield from on(usual, PUBLISHED, traffic.in_threads, *loaded)
+    yield from on(1, PUBLISHED + ONE_THREAD, traffic.in_threads, *loaded)
+    yield from on(usual, "batches of 16", traffic.in_batches, *loaded)
+    with QwenService(*loaded, max_waiting=1000, timeout=600) as service:
+        yield from on(usual, OURS, traffic.through, service)
+    if name == POCKET and loading.cpu_has_bf16():
+        quick = load(name, "bf16")
+        with QwenService(*quick, max_waiting=1000, timeout=600) as service:
+            yield from on(usual, f"{OURS}, bf16", traffic.through, service)
 
 
 def servers(vllm: str | None, wanted: Wanted) -> Iterator[tuple[str, Any]]:
@@ -82,12 +104,16 @@ def servers(vllm: str | None, wanted: Wanted) -> Iterator[tuple[str, Any]]:
     from qwen_course import traffic
     from qwen_course.loading import BUNDLED
 
-    folder, port = str(BUNDLED / "pocket-qwen3"), str(free_port())
+    folder, port = str(BUNDLED / POCKET), str(free_port())
     own = [sys.executable, "-m", "qwen_course", "serve", "--port", port,
            "--max-waiting", "1000", "--timeout", "600"]  # fmt: skip
     starts: dict[str, tuple[list[str], str]] = {
-        SERVER: (own, "pocket-qwen3"),
-        WORKERS: ([*own, "--workers", str(os.cpu_count())], "pocket-qwen3"),
+        SERVER: (own, POCKET),
+        WORKERS: ([*own, "--workers", str(os.cpu_count())], POCKET),
+        WORKERS_BF16: (
+            [*own, "--workers", str(os.cpu_count()), "--precision", "bf16"],
+            POCKET,
+        ),
         THEIRS: (
             [sys.executable, "-c", TRANSFORMERS, "serve", folder, "--port", port,
              *CONTINUOUS],
@@ -141,13 +167,20 @@ def running(command: list[str], port: str):
 
 
 async def measure(name: str, way: Any, options, asked: list[str]) -> list[Any]:
-    """Return the loads of one way: a warm-up that is dropped, users, then rates."""
+    """Return the loads of one way: users (the median of several), then rates.
+
+    A warm-up comes first and is dropped.
+    """
     from qwen_course.traffic import closed_loop, open_loop
 
     await closed_loop(name, way, asked, min(4, options.users), 1)
     slow = name == ALONE or name.startswith(PUBLISHED)
     each = 2 if slow else options.each
-    found = [await closed_loop(name, way, asked, options.users, each)]
+    full = [
+        await closed_loop(name, way, asked, options.users, each)
+        for _ in range(1 if slow else options.repeats)
+    ]
+    found = [sorted(full, key=lambda load: load.tokens_per_second)[len(full) // 2]]
     for rate in options.rates if not name.endswith(WHOLE) else ():
         if found[-1].rate and found[-1].latency(0.95) > options.patience:
             break  # it does not keep up: more users only wait longer
@@ -168,9 +201,11 @@ def summary(loads) -> dict[str, Any]:
         return round(speed[way] / speed[than], 2) if both else None
 
     first = {way: load.first_token(0.95) for way, load in full.items()}
-    shorter = (
-        first[OURS] / first[PUBLISHED] if {OURS, PUBLISHED} <= set(first) else None
-    )
+
+    def shorter(way: str) -> float | None:
+        both = way in first and PUBLISHED in first
+        return round(first[way] / first[PUBLISHED], 3) if both else None
+
     return {
         "machine": machine(),
         "users": loads[0].users,
@@ -178,12 +213,19 @@ def summary(loads) -> dict[str, Any]:
         "continuous_times_one_after_the_other": times(OURS, ALONE),
         "continuous_times_published": times(OURS, PUBLISHED),
         "continuous_times_published_on_one": times(OURS, PUBLISHED + ONE_THREAD),
-        "first_token_p95_of_published": shorter and round(shorter, 3),
+        "first_token_p95_of_published": shorter(OURS),
+        "first_token_p95_of_published_bf16": shorter(f"{OURS}, bf16"),
         "workers_times_one_after_the_other": times(WORKERS, ALONE),
         "workers_times_published": times(WORKERS, PUBLISHED),
+        "continuous_bf16_times_one_after_the_other": times(f"{OURS}, bf16", ALONE),
+        "workers_bf16_times_one_after_the_other": times(WORKERS_BF16, ALONE),
+        "workers_bf16_times_published": times(WORKERS_BF16, PUBLISHED),
         "server_times_transformers_serve": times(SERVER, THEIRS),
         "server_times_transformers_serve_whole": times(SERVER + WHOLE, THEIRS + WHOLE),
+        "workers_times_transformers_serve": times(WORKERS, THEIRS),
+        "workers_bf16_times_transformers_serve": times(WORKERS_BF16, THEIRS),
         "workers_times_vllm": times(WORKERS, "vLLM"),
+        "workers_bf16_times_vllm": times(WORKERS_BF16, "vLLM"),
     }
 
 
@@ -191,11 +233,13 @@ def main() -> None:
     """Measure, print and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ways", help="names that contain one of these, by commas")
+    parser.add_argument("--model", default=POCKET, help="or random:Qwen3-8B, one shape")
     parser.add_argument("--users", type=int, default=16)
     parser.add_argument("--each", type=int, default=12, help="questions a user")
-    parser.add_argument("--seconds", type=float, default=20, help="of one open loop")
-    parser.add_argument("--rates", type=float, nargs="*", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--patience", type=float, default=10, help="seconds of p95")
+    parser.add_argument("--repeats", type=int, default=3, help="of the closed loop")
+    parser.add_argument("--seconds", type=float, default=12, help="of one open loop")
+    parser.add_argument("--rates", type=float, nargs="*", default=[2, 8, 16, 32])
+    parser.add_argument("--patience", type=float, default=5, help="seconds of p95")
     parser.add_argument("--vllm", help="a Python that has vLLM")
     parser.add_argument("--dry", action="store_true", help="keep nothing")
     options = parser.parse_args()
@@ -206,14 +250,15 @@ def main() -> None:
     def wanted(name: str) -> bool:
         return not options.ways or any(one in name for one in options.ways.split(","))
 
-    for source in (inside(wanted), servers(options.vllm, wanted)):
+    over_http = servers(options.vllm, wanted) if options.model == POCKET else ()
+    for source in (inside(wanted, options.model), over_http):
         for name, way in source:
             print(name, flush=True)
             loads += asyncio.run(measure(name, way, options, asked))
     print(loads)
-    results = summary(loads)
+    results = {"model": options.model, **summary(loads)}
     print(json.dumps(results, indent=1))
-    if not options.dry:
+    if options.model == POCKET and not options.dry:
         keep(loads, results)
 
 

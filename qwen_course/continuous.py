@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 PAGE = 32  # tokens in a block of the cache
 PASS = 512  # tokens that one pass reads at most, all requests together
 CACHE_BYTES = 2**30
-# Seconds that a thread keeps the interpreter when another one wants it. With Python's 5 ms
-# the model, whose pass takes 10, would wait half a pass after each of its operations.
+# Seconds that a thread keeps the interpreter when another one wants it. With Python's
+# 5 ms a model whose pass takes 10 would wait half a pass after many of its operations.
 SWITCH = 0.0005
 TOO_OLD = (
     "the service needs the continuous batching of transformers 5.23, and transformers "
