@@ -1,9 +1,9 @@
 """Measure the ways to serve under the same load: `python -m benchmarks.serving`.
 
 A closed loop of 16 users shows the most each way can do, an open loop of Poisson
-arrivals what it feels like at a given load. Servers run in a process of their own;
-vLLM is measured where `--vllm` names a Python that has it. Run nothing else beside it.
-The rows go to `qwen_course/data/measured/serving.json`, the ratios that the course is
+arrivals what it feels like at a given load. Servers run in processes of their own, and
+are asked in turn; vLLM is one of them where `--vllm` names a Python that has it. Run
+nothing else beside it. The rows go to `qwen_course/data/measured/serving.json`, the ratios that the course is
 held to into `benchmarks/results.json`. About 15 minutes on two cores.
 """
 
@@ -82,10 +82,12 @@ def inside(wanted: Wanted, name: str) -> Iterator[tuple[str, Any]]:
 
     loaded, usual = load(name), torch.get_num_threads()
 
-    def on(threads: int, name: str, way: Callable[..., Any], *arguments: Any):
+    def on(threads: int, name: str, make: Callable[..., Any], *arguments: Any):
         torch.set_num_threads(threads)
         if wanted(name):
-            yield name, way(*arguments)
+            way = make(*arguments)
+            yield name, way
+            getattr(way, "close", int)()
 
     yield from on(1, ALONE, traffic.one_by_one, *loaded)
     yield from on(usual, PUBLISHED, traffic.in_threads, *loaded)
@@ -99,44 +101,70 @@ def inside(wanted: Wanted, name: str) -> Iterator[tuple[str, Any]]:
             yield from on(usual, f"{OURS}, bf16", traffic.through, service)
 
 
-def servers(vllm: str | None, wanted: Wanted) -> Iterator[tuple[str, Any]]:
-    """Yield the ways over HTTP, each server running while it is measured."""
-    from qwen_course import traffic
+def commands(vllm: str | None, port: str) -> dict[str, tuple[list[str], str]]:
+    """Return how each server is started, and what it calls the model."""
     from qwen_course.loading import BUNDLED
 
-    folder, port = str(BUNDLED / POCKET), str(free_port())
+    folder = str(BUNDLED / POCKET)
     own = [sys.executable, "-m", "qwen_course", "serve", "--port", port,
            "--max-waiting", "1000", "--timeout", "600"]  # fmt: skip
-    starts: dict[str, tuple[list[str], str]] = {
+    theirs = [sys.executable, "-c", TRANSFORMERS, "serve", folder, "--port", port,
+              *CONTINUOUS]  # fmt: skip
+    workers, bf16 = ["--workers", str(os.cpu_count())], ["--precision", "bf16"]
+    found = {
         SERVER: (own, POCKET),
-        WORKERS: ([*own, "--workers", str(os.cpu_count())], POCKET),
-        WORKERS_BF16: (
-            [*own, "--workers", str(os.cpu_count()), "--precision", "bf16"],
-            POCKET,
-        ),
-        THEIRS: (
-            [sys.executable, "-c", TRANSFORMERS, "serve", folder, "--port", port,
-             *CONTINUOUS],
-            folder,
-        ),
-    }  # fmt: skip
+        f"{SERVER}, bf16": ([*own, *bf16], POCKET),
+        WORKERS: ([*own, *workers], POCKET),
+        WORKERS_BF16: ([*own, *workers, *bf16], POCKET),
+        THEIRS: ([*theirs, "--dtype", "float32"], folder),
+        f"{THEIRS}, bf16": ([*theirs, "--dtype", "bfloat16"], folder),
+    }
     if vllm:
-        starts["vLLM"] = (
+        found["vLLM"] = (
             [vllm, "-m", "vllm.entrypoints.openai.api_server", "--model", folder,
              "--port", port, "--dtype", "float32", "--max-num-seqs", "16"],
             folder,
         )  # fmt: skip
-    for name, (command, model) in starts.items():
-        if not wanted(name):
-            continue
-        with running(command, port):
+    return found
+
+
+@contextlib.contextmanager
+def servers(vllm: str | None, wanted: Wanted) -> Iterator[dict[str, Any]]:
+    """Run all servers and yield the ways to them; who is not asked does not compute."""
+    from qwen_course import traffic
+
+    ways: dict[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+        for name in filter(wanted, commands(vllm, "")):
+            port = str(free_port())
+            command, model = commands(vllm, port)[name]
+            stack.enter_context(running(command, port))
             # transformers refuses the field, and counts the tokens without it.
-            count = (
-                {} if name == THEIRS else {"stream_options": {"include_usage": True}}
-            )
+            usage = {"stream_options": {"include_usage": True}}
+            count = {} if name.startswith(THEIRS) else usage
             address = f"http://127.0.0.1:{port}/v1"
-            yield name, traffic.over_http(address, model, **count)
-            yield f"{name}{WHOLE}", traffic.over_http(address, model, stream=False)
+            ways[name] = traffic.over_http(address, model, **count)
+            ways[name + WHOLE] = traffic.over_http(address, model, stream=False)
+        yield ways
+
+
+async def in_turn(ways: dict[str, Any], options, asked: list[str]) -> list[Any]:
+    """Return the load of as many users for each way: the median of several turns."""
+    from qwen_course.traffic import closed_loop
+
+    found: dict[str, list[Any]] = {name: [] for name in ways}
+    for turn in range(options.repeats + 1):  # the first one is a warm-up
+        for name, way in ways.items():
+            each = options.each if turn else 1
+            load = await closed_loop(name, way, asked, options.users, each)
+            found[name] += [load] if turn else []
+            print(f"  {name}: {load.tokens_per_second:.0f}", flush=True)
+    return [middle(loads) for loads in found.values()]
+
+
+def middle(loads: list[Any]) -> Any:
+    """Return the load with the median of tokens a second."""
+    return sorted(loads, key=lambda load: load.tokens_per_second)[len(loads) // 2]
 
 
 def free_port() -> int:
@@ -180,8 +208,8 @@ async def measure(name: str, way: Any, options, asked: list[str]) -> list[Any]:
         await closed_loop(name, way, asked, options.users, each)
         for _ in range(1 if slow else options.repeats)
     ]
-    found = [sorted(full, key=lambda load: load.tokens_per_second)[len(full) // 2]]
-    for rate in options.rates if not name.endswith(WHOLE) else ():
+    found = [middle(full)]
+    for rate in options.rates:
         if found[-1].rate and found[-1].latency(0.95) > options.patience:
             break  # it does not keep up: more users only wait longer
         found.append(await open_loop(name, way, asked, rate, options.seconds))
@@ -223,7 +251,12 @@ def summary(loads) -> dict[str, Any]:
         "server_times_transformers_serve": times(SERVER, THEIRS),
         "server_times_transformers_serve_whole": times(SERVER + WHOLE, THEIRS + WHOLE),
         "workers_times_transformers_serve": times(WORKERS, THEIRS),
-        "workers_bf16_times_transformers_serve": times(WORKERS_BF16, THEIRS),
+        "server_bf16_times_transformers_serve_bf16": times(
+            f"{SERVER}, bf16", f"{THEIRS}, bf16"
+        ),
+        "workers_bf16_times_transformers_serve_bf16": times(
+            WORKERS_BF16, f"{THEIRS}, bf16"
+        ),
         "workers_times_vllm": times(WORKERS, "vLLM"),
         "workers_bf16_times_vllm": times(WORKERS_BF16, "vLLM"),
     }
@@ -250,11 +283,12 @@ def main() -> None:
     def wanted(name: str) -> bool:
         return not options.ways or any(one in name for one in options.ways.split(","))
 
-    over_http = servers(options.vllm, wanted) if options.model == POCKET else ()
-    for source in (inside(wanted, options.model), over_http):
-        for name, way in source:
-            print(name, flush=True)
-            loads += asyncio.run(measure(name, way, options, asked))
+    for name, way in inside(wanted, options.model):
+        print(name, flush=True)
+        loads += asyncio.run(measure(name, way, options, asked))
+    if options.model == POCKET:
+        with servers(options.vllm, wanted) as ways:
+            loads += asyncio.run(in_turn(ways, options, asked))
     print(loads)
     results = {"model": options.model, **summary(loads)}
     print(json.dumps(results, indent=1))

@@ -5,7 +5,8 @@ keeps up, as people do: only so does a queue show. With a *closed loop* a fixed 
 of users each ask again as soon as they are answered: that shows the most it can do.
 
 A way to answer is an async function of a question and a callback, which it calls at the
-first token; it returns how many tokens it wrote.
+first token; it returns how many tokens it wrote. One with threads of its own has a
+`close`: threads that only wait slow down OpenMP in all others.
 """
 
 import asyncio
@@ -243,6 +244,7 @@ def in_threads(model, tokenizer, threads: int = 16, limit: int = LIMIT) -> Way:
 
         return await asyncio.get_running_loop().run_in_executor(pool, work)
 
+    way.close = pool.shutdown  # type: ignore[attr-defined]
     return way
 
 
@@ -276,6 +278,7 @@ def in_batches(model, tokenizer, places: int = 16, limit: int = LIMIT) -> Way:
             way.task = asyncio.create_task(run())  # type: ignore[attr-defined]
         return await future
 
+    way.close = pool.shutdown  # type: ignore[attr-defined]
     return way
 
 
