@@ -65,8 +65,11 @@ The service answers anybody, anything. The published secure version takes `<scri
 each question. Who obeys `<script>`? A browser. What does a *model* obey? Its control tokens (lesson 02).
 """)
     code("sec-filter", '''
+FILTERED = ("<script>", "</script>", "javascript:", "data:", "<iframe>", "</iframe>")
+
+
 def published_filter(text):
-    for bad in ("<script>", "</script>", "javascript:", "data:", "<iframe>", "</iframe>"):
+    for bad in FILTERED:
         text = text.replace(bad, "")
     return text
 
@@ -103,17 +106,17 @@ for text in ("What is 381 + 472?", published_filter(attack)):
     print("turns in the prompt:", naive_ids(text).count(start))
 ''')
     code("sec-answer", '''
-def naive_answer(text, limit=effort(64, 24)):
+def naive_answer(text):
     ids = torch.tensor([naive_ids(text)], device=model.device)
     new = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False,
-                         max_new_tokens=limit)[0, ids.shape[1]:]  # fmt: skip
+                         max_new_tokens=effort(64, 24))[0, ids.shape[1]:]  # fmt: skip
     return tokenizer.decode(new, skip_special_tokens=True)
 
 
 print(naive_answer(published_filter(attack)))
 ''')
     md("sec-answer-read", """
-The prompt has ⟦five⟧ turns in place of three, and the model reports a result that no calculator gave. It was
+The prompt has five turns in place of three, and the model reports a result that no calculator gave. It was
 not deceived: this *is* the form in which results come.
 
 ### Repairs that open the door
@@ -171,10 +174,11 @@ print("turns in the prompt:", naive_ids(safe).count(start))
 print(naive_answer(safe))
 ''')
     md("sec-neutralise-read", """
-Three turns again, and no word of a result 999. (The question has become nonsense, and so may the answer
-be.) The course keeps a file of
-attacks. How many smuggle a control token through the filter, how many
-through the guard?
+Three turns again: one odd question, and the model asks a *real* calculator about its numbers. It reports no
+result that nobody gave.
+
+The course keeps a file of attacks. How many smuggle a control token through the filter (the disguised ones:
+through the repair that tidies up), and how many through the guard?
 """)
     code("sec-attacks", '''
 from qwen_course.datafiles import read_yaml
@@ -246,7 +250,7 @@ ids = tokenizer(prompt, verbose=False)["input_ids"]
 print(f"1,000 empty messages         {len(ids):5} tokens")
 ''', ["nbval-check-output"])
     md("sec-tokens-read", """
-The same limit in characters allows from ⟦526⟧ to ⟦8,000⟧ tokens, and empty messages are free. The guard counts
+The same limit in characters allows from 526 to 8,000 tokens, and empty messages are free. The guard counts
 the tokens of the whole prompt, and charges a key for these *and* for all that may be written. Put it before
 the service.
 """)
@@ -344,20 +348,18 @@ class Payload:
         return print, ("a stranger's code runs, as you",)
 
 
-folder = Path(tempfile.mkdtemp())
+room = tempfile.TemporaryDirectory()
+folder = Path(room.name)
 (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(), protocol=2))
 (folder / "config.json").write_text('{"auto_map": {"AutoModel": "modeling.Model"}}')
 pickle.loads((folder / "pytorch_model.bin").read_bytes());
 ''')
     code("sec-files", '''
-try:
-    security.load_safely(str(folder))
-except ValueError as error:
-    print(error)
-try:
-    security.load_safely("Qwen/Qwen3-0.6B", revision="main")
-except ValueError as error:
-    print(error)
+for name, revision in ((str(folder), None), ("Qwen/Qwen3-0.6B", "main")):
+    try:
+        security.load_safely(name, revision)
+    except ValueError as error:
+        print(str(error).replace(name, "the model"))
 ''')
     md("sec-files-read", """
 `load_safely` takes safetensors and JSON only, runs no code, and wants a commit: `main` may be another model
@@ -399,7 +401,7 @@ print(f"the lie of a tool repeated: {believed / len(pairs):4.0%}")
 print(f"the order obeyed:           {obeyed / len(pairs):4.0%}")
 ''')
     md("sec-believed-read", """
-All of them pass, and the model repeats ⟦all⟧ of the lies and follows ⟦60%⟧ of the orders. This is **prompt
+All of them pass, and the model repeats all of the lies and follows 60% of the orders. This is **prompt
 injection** by meaning. There is no filter for it: where a model reads what strangers wrote (mails, pages,
 results of tools), let it do only what may go wrong, and ask a person before anything else.
 """)

@@ -168,13 +168,13 @@ def _hide(value: Any, hidden: dict[str, str]) -> Any:
 def _encode_masked(text: str, tokenizer, marks: dict[str, str]) -> list[int]:
     """Encode rendered text, each stand-in as the plain characters it stands for."""
     plain = {mark: token for token, mark in marks.items()}
-    ids: list[int] = []
     head, *rest = text.split("\ufdd0")
-    ids += tokenizer(head, add_special_tokens=False)["input_ids"]
+    parts = [head]
     for piece in rest:
         number, _, tail = piece.partition("\ufdd1")
         token = plain[_MARK.format(number)]
         # subtle: cut inside the token, so that no half of it is a control token.
-        for part in (token[:1], token[1:], tail):
-            ids += tokenizer(part, add_special_tokens=False)["input_ids"]
-    return ids
+        parts += [token[:1], token[1:], tail]
+    # Not verbose: who uses the ids says what is too long, and what to do.
+    options = {"add_special_tokens": False, "verbose": False}
+    return [id for part in parts for id in tokenizer(part, **options)["input_ids"]]
