@@ -46,8 +46,8 @@ code("by-hand", """
 sent, moments = time.perf_counter(), []
 async for piece in service.stream("What is 38 + 47 + 59?", greedy):
     moments.append(time.perf_counter() - sent)
+    usage = piece.reply and piece.reply.usage  # the last piece has the reply
 
-usage = piece.reply.usage
 written = usage.thinking_tokens + usage.answer_tokens
 print(f"{written} tokens in {len(moments)} pieces")
 print(f"time to first token   {1000 * moments[0]:7.1f} ms")
@@ -56,9 +56,9 @@ print(f"time per output token {1000 * each:7.1f} ms")
 print(f"whole request         {1000 * moments[-1]:7.1f} ms")
 """)
 md("by-hand-read", """
-Three clocks, three users. Somebody who reads along cares about the first two. A program that needs the
-whole answer cares about the third, which grows with the length of the answer. The fourth cannot be seen from
-outside: how long the request waited before the model began. The service tells it to its **observers**.
+Fewer pieces than tokens: the service sends at most fifty a second. Who reads along cares about the first two clocks. A
+program that needs the whole answer cares about the third, which grows with the answer. The fourth is not seen from outside: the
+wait before the model began. The service tells it to its **observers**.
 """)
 code("observer", """
 seen = []
@@ -73,14 +73,14 @@ print(f"{'prefill_rate':22} {one.prefill_rate:7.0f} tokens/s")
 print(f"{'decode_rate':22} {one.decode_rate:7.0f} tokens/s")
 """)
 md("observer-read", """
-An observer is a function that gets a `Served`: moments and counts, no prompt and no answer. Prefill and
-decode have rates of their own, as lesson 06 measured them.
+An observer is a function that gets a `Served`: moments and counts, no prompt and no answer. Its first token comes before your
+first piece, for it is `<think>`, which is no text. Prefill and decode have rates of their own, as in lesson 06.
 """)
 md("part-misleading", """
 ## 2. Numbers that mislead
 
-A published monitor of this text's time measures "tokens per second": new tokens divided by the whole time. Try it
-on one model with three prompts.
+The published monitor measures "tokens per second": new tokens divided by the whole time. Try it on one model with
+three prompts.
 """)
 code("published-rate", """
 from qwen_course import inference
@@ -143,18 +143,18 @@ print(f"at most            {(meters.process_peak() - before) / 2**20:6.1f} MiB")
 print(telemetry.current_device() or "no GPU here")
 """)
 md("memory-read", """
-What was taken and given back in between, a difference does not see; a **peak** does. On a GPU it takes
-`torch.cuda.memory_allocated` for "usage". That counts live tensors only: PyTorch's free blocks and
-the CUDA context are missing. The driver knows them (`nvidia-smi`; in Python NVML).
+What was taken and given back in between, a difference does not see; a **peak** does. On a GPU the published monitor
+calls `torch.cuda.memory_allocated` "GPU usage". That counts tensors only: the free blocks that PyTorch keeps and the CUDA
+context are missing. The driver counts them (`nvidia-smi`; in Python **NVML**), and the last line asks it.
 """)
 md("part-many", """
 ## 3. Many requests
 
-`QwenMonitor` is an observer that keeps the latest requests and sums up a window of them. Put users on the service, at
-random moments, as in lesson 08.
+`QwenMonitor` is an observer that keeps the latest requests and sums up a window of them, five minutes by default. (Here the
+window has no end, so that you can read in peace.) Put users on the service, at random moments, as in lesson 08.
 """)
 code("monitor", """
-monitor = monitoring.QwenMonitor(service=service)
+monitor = monitoring.QwenMonitor(window=math.inf, service=service)
 service.observers[:] = [monitor]
 
 rate, seconds = effort(5, 2), effort(12, 3)
@@ -199,7 +199,8 @@ The published health check sends a request of its own and compares with fixed nu
 any model on any machine. This one looks at what users got, and every check names a reason. `/health` of the
 server answers with it.
 
-The same as a panel. Let users come in the background, and press Play.
+The same as a panel. Users come in the background for some seconds: press Play meanwhile. For more of them, run the cell
+again.
 """)
 code("live", """
 import asyncio
@@ -229,7 +230,7 @@ for line in text.decode().splitlines():
     if line.startswith(f"{name}_bucket"):
         label, _, count = line.rpartition(" ")
         buckets.append((float(label.rpartition('le="')[2][:-2]), float(count)))
-print(*(f"<= {upper:g} s: {count:.0f}" for upper, count in buckets), sep=", ")
+print(*(f"{upper:g} s: {count:.0f}" for upper, count in buckets), sep=", ")
 """)
 md("exposition-read", """
 The name is the one of the **OpenTelemetry** conventions, so that other servers' dashboards fit. Waits are not kept
@@ -241,8 +242,10 @@ def from_buckets(buckets, share):
     wanted, low, below = share * buckets[-1][1], 0.0, 0.0
     for upper, count in buckets:
         if count >= wanted:
-            return low + (upper - low) * (wanted - below) / (count - below)
+            break
         low, below = upper, count
+    part = (wanted - below) / (count - below)
+    return low if upper == math.inf else low + part * (upper - low)
 
 
 waits = [one.time_to_first_token for one in monitor.served()]
@@ -291,7 +294,8 @@ A service may be quick, healthy, and wrong. **Canary questions** have known answ
 them now, while all is well.
 """)
 code("canaries", """
-asked = quality.canaries(effort(8, 2))
+service.observers.clear()  # canaries are no users
+asked = quality.canaries(effort(12, 2))
 canaries = quality.Canaries(lambda talks: service.generate_batch(talks, greedy),
                             asked, monitor)  # fmt: skip
 monitor.sources.append(canaries.checks)
@@ -312,8 +316,20 @@ half = len(then) // 2
 print(quality.drift(then[:half], then[half:]))
 """)
 md("drift-read", """
-Nothing drifted: the users and the model are the same. `p` says how often shuffling the requests of both halves makes their means differ
-as much (a **permutation test**). Keep these requests as the reference.
+Nothing drifted: the users and the model are the same. `p` says how often chance alone makes both means differ as much: the
+requests are shuffled between the halves again and again (a **permutation test**). Keep these requests as the reference.
+
+The language needs a text. The canaries have one, and four of them are in four languages.
+""")
+code("language", """
+for reply in good.replies[-4:]:
+    question = reply.messages[0]["content"]
+    asked_in, answered_in = map(quality.language, (question, reply.answer))
+    print(f"{asked_in} -> {answered_in}: {question}")
+""")
+md("language-read", """
+`language` counts frequent words and letters, and says None where they decide nothing. An answer in another language than its
+question is a classic of a changed system prompt: `quality.drift` of replies watches it as "language kept".
 """)
 md("part-break", """
 ## 6. Break it, four times
@@ -325,7 +341,7 @@ await service.aclose()
 
 
 async def trial(model, tokenizer, *observers):
-    watch = monitoring.QwenMonitor(limits=limits)
+    watch = monitoring.QwenMonitor(window=math.inf, limits=limits)
     async with QwenService(model, tokenizer, timeout=300) as service:
         watch.service = service
 
@@ -363,10 +379,11 @@ If only the first token were late, it would be the queue or the prompts.
 """)
 code("leak", """
 kept = []
+part = meters.process_bytes() // 100  # 1% of what the process holds
 
 
 def keep(served):
-    kept.append(b"x" * 2**22)  # 4 MiB for each request, for ever
+    kept.append(b"x" * part)  # for each request, for ever
 
 
 trials["leak"] = await trial(second, tokenizer, keep)
@@ -380,8 +397,8 @@ code("tracemalloc", """
 import linecache
 import tracemalloc
 
-checks = trials["leak"].health(3600).checks
-print(*(check for check in checks if check.name == "memory"))
+checks = trials["leak"].health().checks
+print(next(check.detail for check in checks if check.name == "memory"))
 tracemalloc.start()
 before = tracemalloc.take_snapshot()
 for served in trials["leak"].served()[:5]:
@@ -410,7 +427,7 @@ trials["template"] = await trial(third, other)
 trials["template"].health()
 """)
 md("template-read", """
-All latencies are fine. The canaries are wrong, and the drift shows long answers without thinking. With a large model the
+The clocks see nothing (where yours do, the machine is busy with something else). The canaries are wrong, and the drift shows long answers without thinking. With a large model the
 signs are weaker: it often answers well *in spite of* a wrong template, and a little worse each time.
 """)
 md("checkpoint-text", """
@@ -427,7 +444,7 @@ def rounded(weight, bits=3):
 
 worse, _ = qc.load()
 with torch.no_grad():
-    for name, weight in worse.model.layers.named_parameters():
+    for weight in worse.model.layers.parameters():
         if weight.dim() > 1:
             weight.copy_(rounded(weight))
 trials["checkpoint"] = await trial(worse, tokenizer)
@@ -437,15 +454,16 @@ md("checkpoint-read", """
 As quick as ever. Only the canaries know. Now all four beside the good time: which number gives which fault away?
 """)
 code("matrix", """
-print(f"{'':11} first ms  token ms  memory  cut off  answer  canaries")
+print(f"{'':11} first ms  token ms  memory  cut off  answer tokens  canaries")
 for name, watch in {"normal": monitor, **trials}.items():
-    found, grown = watch.metrics(3600), monitoring.growth(watch.samples(3600))
+    found, last = watch.metrics(), watch.served()[-1].ended
     first, each = found.time_to_first_token.p95, found.time_per_output_token.p95
+    grown = monitoring.growth([one for one in watch.samples() if one[0] <= last])
     memory = f"{grown.share:+.1%}" if grown else "-"
-    length = found.answer_tokens / max(1, found.requests)
+    length = found.answer_tokens / found.requests
     canary = watch.sources[0]()[0].detail.partition(",")[0]
     print(f"{name:11} {1000 * first:8.0f} {1000 * each:9.1f} {memory:>7} "
-          f"{found.share('length'):8.0%} {length:7.1f}  {canary}")  # fmt: skip
+          f"{found.share('length'):8.0%} {length:14.1f}  {canary}")  # fmt: skip
 """)
 md("matrix-read", """
 Each fault moves other numbers, and no single one moves for all. That is why a monitor watches waits, memory, lengths *and*
@@ -555,8 +573,8 @@ with its first run. The limits adapt, for they come from its own good time.
 md("exercises", """
 ## Exercises
 
-[Six questions](../exercises/09_monitoring.ipynb): the clocks of a request, a percentile from buckets, a window that
-forgets, a leak or a warm-up, which fault it is, lost and won. `qc.check` says at once what is wrong and
+[Six questions](../exercises/09_monitoring.ipynb): the clocks of a request, who counts, a percentile from buckets, a leak
+or a warm-up, which fault it is, lost and won. `qc.check` says at once what is wrong and
 why, `qc.hint` helps.
 """)
 
@@ -575,6 +593,7 @@ notebook.metadata["qwen_course"] = {
     "reading": "80 minutes",
     "download": "nothing",
     "gpu": "not needed",
+    "extra": "serve,monitor",
 }
 notebook.metadata["kernelspec"] = {
     "display_name": "Python 3 (ipykernel)",

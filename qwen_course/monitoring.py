@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qwen_course import meters
@@ -19,7 +19,13 @@ from qwen_course.chat import chat
 from qwen_course.doctor import COLUMNS, Check
 from qwen_course.memory import gib
 from qwen_course.tables import Row, as_html, as_text
-from qwen_course.telemetry import Device, Prometheus, current_device
+from qwen_course.telemetry import (
+    ANSWERED,
+    Device,
+    Prometheus,
+    current_device,
+    device_peak,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +34,6 @@ if TYPE_CHECKING:
     from qwen_course.messages import Message
     from qwen_course.service import Served
 
-ANSWERED = ("stop", "length", "tool_calls")
 FAILED = ("timeout", "error")
 KEPT = 10_000  # requests, the latest ones
 SAMPLE_SECONDS = 0.5  # between two looks at the process's memory
@@ -83,7 +88,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that the process holds and held at most; the same of tensors on a GPU."""
+    """Bytes that the process holds and held at most, and the same of its GPU.
+
+    subtle: `device_peak` is what PyTorch took from the GPU at most, its free blocks
+    included, but not what CUDA itself and other programs hold. The driver counts all
+    (`device`), but keeps no peak.
+    """
 
     process: int
     process_peak: int
@@ -92,15 +102,9 @@ class Memory:
 
     @classmethod
     def now(cls) -> "Memory":
-        """Look at this process and its GPU.
-
-        subtle: the peak of tensors is not what the GPU holds. The driver says that
-        (`device`): it counts PyTorch's free blocks and the CUDA context, too.
-        """
-        return cls(
-            meters.process_bytes(), meters.process_peak(), meters.device_peak(),
-            current_device(),
-        )  # fmt: skip
+        """Look at this process and its GPU."""
+        held, most = meters.process_bytes(), meters.process_peak()
+        return cls(held, most, device_peak(), current_device())
 
 
 @dataclass(frozen=True, repr=False)
@@ -171,6 +175,8 @@ class PerformanceMetrics:
         if self.memory:
             line += f", process {gib(self.memory.process)}"
             line += f", at most {gib(self.memory.process_peak)}"
+        if self.memory and self.memory.device_peak is not None:
+            line += f"; PyTorch on the GPU at most {gib(self.memory.device_peak)}"
         if self.memory and self.memory.device:
             line += f"; {self.memory.device}"
         return line
@@ -611,10 +617,3 @@ def _finding(served: "Sequence[Served]") -> str:
         f"{len(answered)} of {len(served)} requests answered, 95% of them within "
         f"{slowest:.2f} s"
     )
-
-
-def since(monitor: QwenMonitor, moment: float) -> PerformanceMetrics:
-    """Sum up what ended after a moment of the monitor's clock."""
-    now = monitor.clock()
-    chosen = [one for one in monitor.served(now - moment + 1) if one.ended >= moment]
-    return replace(summarize(chosen, now - moment), memory=Memory.now())

@@ -420,12 +420,12 @@ class Canaries:
         detail = f"{score.right} of {score.total} right"
         if len(self.runs) < 2 or self.gate().verdict != "worse":
             return [Check(name, "ok", detail)]
-        lost = self.gate().lost
+        changed = f"{self.gate().lost} lost and {self.gate().won} won since the first"
         remedy = (
             "The model, its precision, its template or its settings changed: compare "
             "with the last version that was good, and go back to it."
         )
-        return [Check(name, "problem", f"{detail}, {lost} fewer than at first", remedy)]
+        return [Check(name, "problem", f"{detail}, {changed}", remedy)]
 
 
 # lm-evaluation-harness

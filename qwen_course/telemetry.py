@@ -12,10 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from qwen_course import meters
+
 if TYPE_CHECKING:
     from qwen_course.monitoring import QwenMonitor
     from qwen_course.service import Served
 
+ANSWERED = ("stop", "length", "tool_calls")
 OPERATION, PROVIDER = "chat", "qwen_course"
 MAX_MODELS = 20  # names that become a label; a label of free text fills the memory
 
@@ -40,8 +43,7 @@ def _need(module: str, package: str, what: str) -> None:
 
 def error_type(served: "Served") -> str:
     """Return why a request got no answer, as one of a few words, or ""."""
-    answered = served.finish_reason in ("stop", "length", "tool_calls")
-    return "" if answered else served.finish_reason
+    return "" if served.finish_reason in ANSWERED else served.finish_reason
 
 
 # Prometheus
@@ -63,6 +65,7 @@ class Prometheus:
         self._histograms()
         self._counters()
         self._gauges(monitor)
+        self._device_gauges()
 
     @classmethod
     def where_installed(cls, monitor: "QwenMonitor") -> "Prometheus | None":
@@ -126,28 +129,39 @@ class Prometheus:
     def _gauges(self, monitor: "QwenMonitor") -> None:
         from prometheus_client import Gauge
 
-        def gauge(name: str, text: str, read: Callable[[], float]) -> None:
-            Gauge(name, text, registry=self.registry).set_function(read)
-
         def of_service(name: str) -> Callable[[], float]:
-            return lambda: float(getattr(monitor.service, name, 0))
+            return lambda: getattr(monitor.service, name, 0)
 
-        gauge("qwen_requests_waiting", "Requests in the queue.", of_service("waiting"))
-        gauge("qwen_requests_running", "Requests in work.", of_service("running"))
-        from qwen_course import meters
-
-        gauge("qwen_process_peak_bytes", "The most memory that the process held.",
-              lambda: float(meters.process_peak()))  # fmt: skip
-        if current_device():
-            gauge("qwen_device_memory_bytes", "GPU memory in use, by its driver.",
-                  lambda: float(_of_device("memory_used")))  # fmt: skip
-            gauge("qwen_device_utilization_ratio",
-                  "Part of the time in which a program ran on the GPU.",
-                  lambda: float(_of_device("utilization")))  # fmt: skip
+        self._gauge("qwen_requests_waiting", "Requests in the queue.",
+                    of_service("waiting"))  # fmt: skip
+        self._gauge("qwen_requests_running", "Requests in work.",
+                    of_service("running"))  # fmt: skip
+        self._gauge("qwen_process_peak_bytes",
+                    "The most memory that the process held.",
+                    meters.process_peak)  # fmt: skip
         self.canaries = Gauge(
             "qwen_canaries_right_ratio", "Canary questions answered right.",
             registry=self.registry,
         )  # fmt: skip
+
+    def _device_gauges(self) -> None:
+        if device_peak() is not None:
+            self._gauge("qwen_device_peak_bytes",
+                        "The most memory that PyTorch took from the GPU.",
+                        lambda: device_peak() or 0)  # fmt: skip
+        if current_device():
+            self._gauge("qwen_device_memory_bytes",
+                        "GPU memory in use, by its driver.",
+                        lambda: _of_device("memory_used"))  # fmt: skip
+            self._gauge("qwen_device_utilization_ratio",
+                        "Part of the time in which a program ran on the GPU.",
+                        lambda: _of_device("utilization"))  # fmt: skip
+
+    def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Add a number that is read when Prometheus asks for it."""
+        from prometheus_client import Gauge
+
+        Gauge(name, text, registry=self.registry).set_function(read)
 
     def observe(self, served: "Served") -> None:
         """Count a finished request."""
@@ -311,6 +325,17 @@ def current_device() -> Device | None:
     except pynvml.NVMLError:  # in a container without it, or a part of a GPU (MIG)
         return None
     return Device(str(name), int(memory.used), int(memory.total), busy)
+
+
+def device_peak() -> int | None:
+    """Return the most bytes that PyTorch took from the GPU, or None without one.
+
+    Its free blocks are included: no other program can have them.
+    `meters.device_peak` counts tensors only.
+    """
+    import torch
+
+    return torch.cuda.max_memory_reserved() if torch.cuda.is_available() else None
 
 
 def _of_device(name: str) -> float:

@@ -150,14 +150,6 @@ def test_a_window_ends_where_the_service_began():
     assert watch.metrics().tokens_per_second == 100
 
 
-def test_the_requests_after_a_moment_can_be_summed_up_alone():
-    watch = monitor()
-    watch(request(queued=0))
-    watch.clock.now = 20.0
-    watch(request(queued=15))
-    assert monitoring.since(watch, 10.0).requests == 1
-
-
 def test_many_threads_may_tell_at_once():
     watch = QwenMonitor()
     ended = request(queued=watch.clock())

@@ -195,7 +195,7 @@ def test_a_model_that_loses_canaries_makes_the_service_unhealthy():
     found.run()
     report = watch.health()
     assert report.status == "unhealthy"
-    assert "7 fewer than at first" in report.checks[-1].detail
+    assert "7 lost and 0 won since the first" in report.checks[-1].detail
     exported = watch.exposition()[0].decode()
     assert f"qwen_canaries_right_ratio {12 / 19}" in exported
 

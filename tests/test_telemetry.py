@@ -251,6 +251,7 @@ def driver(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     properties = types.SimpleNamespace(uuid="1234")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 2**29)
     return nvml
 
 
@@ -261,6 +262,12 @@ def test_the_driver_is_asked_about_the_gpu_that_torch_uses(driver):
     assert str(found) == "Some GPU: 1.0 of 4.0 GiB in use, busy 37% of the time"
     monitor = QwenMonitor()
     assert total(samples(monitor), "qwen_device_utilization_ratio") == 0.37
+
+
+def test_the_peak_of_the_gpu_counts_what_pytorch_keeps_for_the_next_tensor(driver):
+    monitor = QwenMonitor()
+    assert total(samples(monitor), "qwen_device_peak_bytes") == 2**29
+    assert "PyTorch on the GPU at most 0.50 GiB" in monitor.metrics().totals()
 
 
 def test_a_driver_that_does_not_answer_is_no_error(driver):

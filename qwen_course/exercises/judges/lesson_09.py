@@ -9,6 +9,7 @@ from qwen_course.exercises import mistakes
 from qwen_course.exercises.probes import lesson_09 as probe
 from qwen_course.exercises.question import Mistake, Question, section
 from qwen_course.exercises.ways import Outcomes, Way, compared, no_numbers, short
+from qwen_course.monitoring import percentile
 from qwen_course.quality import sign_test
 
 
@@ -109,7 +110,7 @@ def _clock(part: int, cases, seen: Outcomes, shown, right) -> Mistake | None:
 
 def rank(values: Sequence[float], share: float = 0.95) -> float:
     """Return the nearest rank of some values."""
-    return sorted(values)[math.ceil(round(share * len(values), 9)) - 1]
+    return percentile(values, share)
 
 
 Users = list[probe.Wait]
