@@ -4,7 +4,8 @@ A closed loop of 16 users shows the most each way can do, an open loop of Poisso
 arrivals what it feels like at a given load. Servers run in processes of their own, and
 are asked in turn; vLLM is one of them where `--vllm` names a Python that has it. Run
 nothing else beside it. The rows go to `qwen_course/data/measured/serving.json`, the
-ratios that the course is held to into `benchmarks/results.json`. About 15 minutes on two cores.
+ratios that the course is held to into `benchmarks/results.json`. About 15 minutes on
+two cores.
 """
 
 import argparse
