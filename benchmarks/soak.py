@@ -259,11 +259,12 @@ class Soak:
                 status, answer = await post(replica.port, content, length, leave, pause)
             except Gone:  # this one was killed: the other takes the request
                 self.counts["sent again"] += 1
-            else:
-                if status != 429:
-                    return status, answer
-                self.counts["told to come back"] += 1
-            await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)
+                continue
+            if status != 429:
+                return status, answer
+            self.counts["told to come back"] += 1
+            await asyncio.sleep(0.25)
 
     async def run(self, requests: int, at_once: int, kills: int) -> None:
         """Send all requests, `at_once` open at a time; kill a replica now and then.
@@ -347,7 +348,8 @@ def main() -> int:
     """Soak, print what came of it, and keep it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--at-once", type=int, default=48)
+    # Both together have 40 places, so that some clients meet a full queue.
+    parser.add_argument("--at-once", type=int, default=44)
     parser.add_argument("--kills", type=int, default=2)
     parser.add_argument("--dry", action="store_true", help="keep nothing")
     options = parser.parse_args()

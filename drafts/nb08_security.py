@@ -274,8 +274,8 @@ for _ in range(5):
         print(200, reply.answer)
 ''')
     md("sec-flood-read", """
-Each refusal says what to do, and when. Rates are counted by the package `limits`, in memory or, for several
-processes, in Redis. What is too long is refused before it is charged.
+Each refusal says what to do, and when. What was too long counts as a request, but its tokens are not
+charged: no model read them. The package `limits` counts, in memory or, for several processes, in Redis.
 
 ### Who said that: sealed histories
 

@@ -29,8 +29,8 @@ class Key:
 
     `roles` are those that its owner may speak as: a person at a browser as "user"
     alone, a program of yours as all of `messages.ROLES`. `requests` and `tokens` are
-    rates in the words of the package limits; `at_once` counts open requests; `expires`
-    is a time of `time.time()`.
+    rates in the words of the package limits; `at_once` counts open requests, those of
+    one process; `expires` is a time of `time.time()`.
     """
 
     id: str
@@ -106,13 +106,19 @@ class ApiKeys:
         # subtle: a file that is made first and closed to others later was open once.
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+            os.chmod(path, 0o600)  # it may have been there before, open to all
             json.dump(rows, file, indent=1)
 
     @classmethod
     def read(cls, path: str | Path) -> "ApiKeys":
-        """Read what `save` wrote."""
-        rows = json.loads(Path(path).read_text(encoding="utf-8"))
-        return cls(Key(**{**row, "roles": tuple(row["roles"])}) for row in rows)
+        """Read what `save` wrote; raise ValueError for any other file."""
+        try:
+            rows = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(Key(**{**row, "roles": tuple(row["roles"])}) for row in rows)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path} holds no API keys ({error}). Write it with ApiKeys.save."
+            ) from error
 
 
 def _sha256(text: str) -> str:

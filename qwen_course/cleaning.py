@@ -51,7 +51,8 @@ class Cleaner:
     """Checks the form of messages and tools, and neutralises their control tokens.
 
     `control` are the control tokens, `policy` is "neutralise", or "refuse" for a text
-    that holds one. Raises ValueError for another policy.
+    that holds one. What an assistant said is never refused for its letters, but made
+    harmless: a model may write anything. Raises ValueError for another policy.
 
     >>> cleaner = Cleaner(["<|im_end|>"])
     >>> cleaner.messages("Hi<|im_end|>")
@@ -79,7 +80,7 @@ class Cleaner:
             checked = check_messages(messages)
         except (ValueError, TypeError) as error:
             raise malformed(str(error)) from error
-        return [self._message(message) for message in checked]
+        return [self.message(message) for message in checked]
 
     def tools(self, tools: Any) -> list | None:
         """Return tools' schemas with clean texts, or refuse: a template prints them."""
@@ -89,7 +90,8 @@ class Cleaner:
         _check_functions(tools, "tools")
         return self._walk(tools)
 
-    def _message(self, message: Message) -> Message:
+    def message(self, message: Message) -> Message:
+        """Return one message of right form, its fields known and its texts clean."""
         kept = {name: message[name] for name in _TEXTS if message.get(name)}
         for name, text in kept.items():
             if not isinstance(text, str):
@@ -98,36 +100,39 @@ class Cleaner:
             _check_functions(calls, "tool_calls")
             kept["tool_calls"] = calls
         content = _only_text(message.get("content") or "")
-        return self._walk({"role": message["role"], "content": content, **kept})
+        cleaned = {"role": message["role"], "content": content, **kept}
+        return self._walk(cleaned, own=message["role"] == "assistant")
 
     def _check_size(self, value: Any) -> None:
         """Refuse what is far too long before any work is done on it."""
-        characters = sum(map(len, _texts(value)))
+        characters = sum(_sizes(value))
         if characters > self.max_characters:
             raise too_much("characters", characters, self.max_characters)
 
-    def _walk(self, value: Any, depth: int = 0) -> Any:
+    def _walk(self, value: Any, depth: int = 0, own: bool = False) -> Any:
         """Clean every text inside lists and dicts, names of fields included."""
         if depth > _DEPTH:
             raise malformed(f"its JSON is nested more than {_DEPTH} deep.")
         if isinstance(value, str):
-            return self._text(value)
+            return self._text(value, own)
         if isinstance(value, list | tuple):
-            return [self._walk(item, depth + 1) for item in value]
+            return [self._walk(item, depth + 1, own) for item in value]
         if isinstance(value, dict):
             return {
-                self._walk(name, depth + 1): self._walk(item, depth + 1)
+                self._walk(name, depth + 1, own): self._walk(item, depth + 1, own)
                 for name, item in value.items()
             }
         if value is None or isinstance(value, bool | int | float):
             return value
         raise malformed(f"a {type(value).__name__} is no part of JSON.")
 
-    def _text(self, text: str) -> str:
+    def _text(self, text: str, own: bool) -> str:
+        if own:
+            text = NO_TEXT.sub("\ufffd", text)
         if NO_TEXT.search(text):
             raise malformed("a text holds code points that are no characters.")
         cleaned = neutralise(text, self.control)
-        if cleaned != text and self.policy == "refuse":
+        if cleaned != text and self.policy == "refuse" and not own:
             raise Refused(
                 "A text holds control tokens of the model, or hidden letters.",
                 "Take them out.", code="control-tokens",
@@ -135,17 +140,19 @@ class Cleaner:
         return cleaned
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Yield every text inside lists and dicts; without recursion, at any depth."""
+def _sizes(value: Any) -> Iterator[int]:
+    """Yield the characters of each text and number, and 2 for each pair of brackets.
+
+    Without recursion, so at any depth.
+    """
     todo = [value]
     while todo:
         item = todo.pop()
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, dict):
+        if isinstance(item, dict):
             todo += [*item, *item.values()]
         elif isinstance(item, list | tuple):
             todo += item
+        yield 2 if isinstance(item, dict | list | tuple) else len(str(item))
 
 
 def _only_text(content: Any) -> str:
@@ -200,22 +207,6 @@ def read_body(body: bytes, max_bytes: int = 1_000_000) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise malformed("the body is JSON, but no object {...}.")
     return value
-
-
-def template_arguments(arguments: Any) -> dict[str, bool]:
-    """Return `chat_template_kwargs` if they only switch thinking, or refuse.
-
-    Passed on blindly they replace the whole template (`chat_template`), or the end of
-    the prompt.
-    """
-    if not arguments:
-        return {}
-    only = isinstance(arguments, dict) and list(arguments) == ["enable_thinking"]
-    if not only or not isinstance(arguments["enable_thinking"], bool):
-        raise malformed(
-            'chat_template_kwargs may be {"enable_thinking": true or false}.'
-        )
-    return arguments
 
 
 def _no_constant(name: str) -> None:

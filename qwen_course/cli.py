@@ -111,12 +111,19 @@ def evaluate(options: argparse.Namespace) -> int:
 def serve(options: argparse.Namespace) -> int:
     """Serve a model over HTTP in the OpenAI form, with limits, health and metrics."""
     import functools
+    import secrets
 
     from qwen_course import workers
     from qwen_course.loading import locate
     from qwen_course.settings import model_name
 
+    options.secret = secrets.token_bytes(32)  # the seals of one worker hold for all
     if options.workers > 1:
+        if options.keys and options.store.startswith("memory"):
+            raise ValueError(
+                "in memory each worker would count for itself. With --keys and several "
+                "--workers give a store for all of them: --store redis://HOST"
+            )
         locate(options.model or model_name())  # a wrong name is one sentence, not many
         build = functools.partial(_service, options)
         workers.serve(build, options.workers, options.host, options.port)
@@ -149,7 +156,8 @@ def _service(options: argparse.Namespace) -> tuple[Any, Any]:
         return service, None
     from qwen_course.security import ApiKeys, Guard
 
-    return service, Guard(tokenizer, ApiKeys.read(options.keys), store=options.store)
+    keys, store = ApiKeys.read(options.keys), options.store
+    return service, Guard(tokenizer, keys, store=store, secret=options.secret)
 
 
 def _add_serve(sub: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qwen_course.api_keys import ApiKeys, Key, Meter, rates
-from qwen_course.cleaning import Cleaner, Refused, read_body, template_arguments
+from qwen_course.cleaning import Cleaner, Refused, read_body
 from qwen_course.cleaning import too_much as _too_much
 from qwen_course.messages import Message, encode
 from qwen_course.safe_files import load_safely, unsafe_files
@@ -55,7 +55,6 @@ __all__ = [
     "load_safely",
     "neutralise",
     "read_body",
-    "template_arguments",
     "unsafe_files",
 ]
 
@@ -132,13 +131,14 @@ class Guard:
 
         It holds one of the key's places until the block ends. `header` is the value of
         the HTTP header Authorization, `address` where the request came from. What costs
-        least is checked first.
+        least is checked first, and a request that is refused later counts as one.
         """
         key_id = "-"
         with contextlib.ExitStack() as stack:
             try:
                 key_id = self.authenticate(header, address)
                 stack.enter_context(self.meter.place(self.keys.get(key_id)))
+                self.charge(key_id, "requests", 1)
                 admitted = self._check(key_id, messages, sampling, tools)
             except Refused as refused:
                 self.log.refused(key_id, refused)
@@ -151,7 +151,7 @@ class Guard:
         schemas = self.cleaner.tools(tools)
         wanted = self.output(sampling)
         tokens = self.count(conversation, schemas) + wanted.max_new_tokens
-        self.admit(key_id, tokens)
+        self.charge(key_id, "tokens", tokens)
         id = f"req-{secrets.token_hex(8)}"
         return Admitted(id, key_id, conversation, wanted, schemas, tokens)
 
@@ -175,25 +175,21 @@ class Guard:
             'Send the header "Authorization: Bearer YOUR-KEY".', 401, "no-key",
         )  # fmt: skip
 
-    def admit(self, key_id: str, tokens: int) -> None:
-        """Charge a request and its tokens to a key, or refuse with 429.
+    def charge(self, key_id: str, what: str, cost: int) -> None:
+        """Charge a key, or refuse with 429; with 413 what it could never pay.
 
-        `tokens` are those of the prompt and all that may be written: so a request never
-        costs more than it was charged.
+        `what` is "requests" or "tokens": those of the prompt and all that may be
+        written, so that a request never costs more than it was charged.
         """
-        key = self.keys.get(key_id)
-        most = min(rate.amount for rate in rates(key.tokens))
-        if tokens > most:
-            raise _too_much("tokens", tokens, most)
-        for what, rate, cost in (
-            ("requests", key.requests, 1),
-            ("tokens", key.tokens, tokens),
-        ):
-            if seconds := self.meter.use(rate, what, key_id, cost):
-                raise Refused(
-                    f"The key has used its {what}: {rate}.",
-                    f"Try again in {seconds} seconds.", 429, f"rate-{what}", seconds,
-                )  # fmt: skip
+        rate = getattr(self.keys.get(key_id), what)
+        most = min(one.amount for one in rates(rate))
+        if cost > most:
+            raise _too_much(what, cost, most)
+        if seconds := self.meter.use(rate, what, key_id, cost):
+            raise Refused(
+                f"The key has used its {what}: {rate}.",
+                f"Try again in {seconds} seconds.", 429, f"rate-{what}", seconds,
+            )  # fmt: skip
 
     def clean(
         self, messages: str | Sequence[Message], key_id: str | None = None
@@ -208,7 +204,8 @@ class Guard:
         for number, message in enumerate(cleaned):
             if message["role"] not in roles:
                 self._check_seal(key_id, cleaned[: number + 1])
-                message.pop("reasoning_content", None)  # no seal covers it
+                for unsealed in ("reasoning_content", "name", "tool_call_id"):
+                    message.pop(unsealed, None)
         return [
             {name: value for name, value in message.items() if name != "seal"}
             for message in cleaned
@@ -250,7 +247,7 @@ class Guard:
 
     def sealed(self, key_id: str, reply: "Reply") -> "Reply":
         """Return a reply whose messages may come back with the next question."""
-        cleaned = self.cleaner.messages(reply.messages)
+        cleaned = [self.cleaner.message(message) for message in reply.messages]
         messages = [
             {**message, "seal": self.seal(key_id, cleaned[: number + 1])}
             if message["role"] == "assistant"

@@ -138,13 +138,12 @@ class Ours:
         return None
 
     def post(self, body: bytes) -> Reply:
-        """Answer the bytes of a request, as a server does."""
-        request = cleaning.read_body(body)
-        thinking = cleaning.template_arguments(request.get("chat_template_kwargs"))
-        wanted = Sampling(max_new_tokens=request.get("max_tokens", 64))
-        wanted = wanted.model_copy(update={"thinking": bool(thinking)})
-        tools = request.get("tools")
-        return self.ask(request.get("messages"), wanted, tools=tools)
+        """Answer the bytes of a request, as the server does."""
+        from qwen_course.server import ChatRequest
+
+        asked = ChatRequest.model_validate(cleaning.read_body(body))
+        asked.check()
+        return self.ask(asked.conversation(), asked.sampling(), tools=asked.tools)
 
 
 def user(text: str) -> dict[str, str]:
@@ -564,7 +563,7 @@ def body_here(attack: Attack) -> bool:
         ours.post(body_of(attack))
     except security.Refused as refused:
         return refused.status not in (400, 413)
-    except ValueError:  # of Sampling
+    except ValueError:  # of the form, or of Sampling
         return False
     return True
 
@@ -736,6 +735,19 @@ def test_what_a_model_wrote_can_come_back_even_with_control_tokens_in_it():
     assert ours.try_to_ask([*first.messages, user("Thanks.")]) is None
 
 
+@pytest.mark.parametrize("control", ["neutralise", "refuse"])
+def test_what_a_model_wrote_never_costs_its_reader_the_answer(control):
+    """A call, half a character, a long talk: the answer is there and must get out."""
+    said = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>\ufdd0'
+    ours = Ours("application", answer=said)
+    ours.guard.cleaner.policy = control
+    talk = [user("Hi"), {"role": "assistant", "content": "Hello."}] * 31
+    reply = ours.ask([*talk, user("Go on."), user("Now.")])
+    assert reply.answer == said
+    assert len(reply.messages) == ours.guard.cleaner.max_messages + 1
+    assert ours.try_to_ask([*reply.messages[-3:], user("And?")]) is None
+
+
 def _changed(messages, number, **fields):
     changed = [dict(message) for message in messages]
     changed[number].update(fields)
@@ -828,6 +840,26 @@ def test_a_request_that_can_never_fit_its_budget_is_told_so():
     assert "100 at most" in refused.remedy
 
 
+def test_a_request_that_is_refused_counts_as_one_and_its_tokens_do_not():
+    ours = Ours()
+    key = ours.keys.add("k2", requests="3/minute", tokens="100/minute")
+    header = f"Bearer {key}"
+    refused = [ours.try_to_ask("7" * 5000, header=header) for _ in range(2)]
+    few = Sampling(max_new_tokens=64)
+    assert ours.try_to_ask("Hi", sampling=few, header=header) is None
+    refused.append(ours.try_to_ask("Hi", sampling=few, header=header))
+    assert [one.code for one in refused] == [
+        "too-many-tokens", "too-many-tokens", "rate-requests"
+    ]  # fmt: skip
+
+
+def test_numbers_and_brackets_are_no_way_around_the_limit_in_characters():
+    for much in ([0] * 20_000, [[]] * 9000, [None] * 9000, [10**40] * 900):
+        function = {"name": "f", "parameters": {"enum": much}}
+        tools = [{"type": "function", "function": function}]
+        assert Ours().try_to_ask("Hi", tools=tools).code == "too-many-characters"
+
+
 def test_a_right_key_is_not_locked_out_by_wrong_ones():
     ours = Ours()
     wrong = [ours.try_to_ask("Hi", header="Bearer x", address="a") for _ in range(30)]
@@ -909,6 +941,18 @@ def test_keys_are_kept_as_hashes_that_only_their_owner_may_read(tmp_path):
     assert os.name != "posix" or file.stat().st_mode & 0o077 == 0
     again = security.ApiKeys.read(file)
     assert again.find(secret) == keys.get("ada")
+    if os.name == "posix":
+        file.chmod(0o644)
+        again.save(file)
+        assert file.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("content", ["", '["ada"]', '[{"id": "ada"}]'])
+def test_a_file_that_holds_no_keys_is_refused_by_its_name(tmp_path, content):
+    file = tmp_path / "keys.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match="keys.json holds no API keys"):
+        security.ApiKeys.read(file)
 
 
 @pytest.mark.parametrize(
@@ -932,7 +976,7 @@ def test_a_key_that_was_removed_meanwhile_is_refused():
     ours = Ours()
     ours.keys.remove("k1")
     with pytest.raises(security.Refused, match="was removed"):
-        ours.guard.admit("k1", 1)
+        ours.guard.charge("k1", "requests", 1)
 
 
 def test_without_its_package_the_guard_says_what_to_install(monkeypatch):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -191,6 +192,24 @@ def test_what_is_told_arrives_as_it_was(monkeypatch):
             break
         time.sleep(0.01)
     assert heard == [served]
+
+
+def test_workers_with_keys_share_their_store_and_the_secret_of_their_seals(
+    tmp_path, monkeypatch, capsys
+):
+    from qwen_course.cli import main
+    from qwen_course.security import ApiKeys
+
+    built = []
+    monkeypatch.setattr(workers, "serve", lambda build, *_: built.append(build))
+    keys = tmp_path / "keys.json"
+    ApiKeys().save(keys)
+    words = ["serve", "--model", "pocket-qwen3", "--workers", "2", "--keys", str(keys)]
+    assert main(words) == 1
+    assert "--store redis://HOST" in capsys.readouterr().err
+    assert main([*words, "--store", "redis://localhost"]) == 0
+    options = pickle.loads(pickle.dumps(built[0])).args[0]
+    assert len(options.secret) == 32
 
 
 def test_fewer_than_one_worker_is_refused():
