@@ -96,7 +96,7 @@ for length in (16, 128, 512):
           f"decode {run.tokens_per_second:5.0f}")  # fmt: skip
 """)
 md("published-rate-read", """
-The published number falls with every longer question, though the model writes as before. An alarm on it tells
+The published number falls with every longer question, though the model writes nearly as before. An alarm on it tells
 you that people paste longer texts. Next, its averages.
 """)
 code("mean", """
@@ -517,6 +517,8 @@ for number in (10, 40, 160, 640):
     print(f"{number:4} questions: {low:+.1%} to {high:+.1%} {found.verdict}")
 """, ["nbval-check-output"])
 md("harness", """
+The same loss, one question in ten, each time. With few questions chance could have done it; with hundreds it could not.
+
 ### The field's own tool
 
 Most published scores come from **lm-evaluation-harness**. It takes tasks as files. The course's problems are such files

@@ -192,7 +192,7 @@ def permutation_test(
         first = rng.permutation(values)[:size].sum()
         apart = abs(first / size - (total - first) / (len(values) - size))
         hits += apart >= seen - 1e-12
-    return (hits + 1) / (rounds + 1)  # the order we saw is one of them
+    return float((hits + 1) / (rounds + 1))  # the order we saw is one of them
 
 
 @dataclass(frozen=True)
@@ -483,7 +483,10 @@ def _harness(
         wrapped,
         tasks=[f"pocket_{skill}" for skill in skills],
         limit=limit,
-        task_manager=TaskManager(include_path=str(harness_tasks())),
+        # Without its own tasks: to look through their thousands of files takes long.
+        task_manager=TaskManager(
+            include_path=str(harness_tasks()), include_defaults=False
+        ),
         apply_chat_template=True,
         bootstrap_iters=0,
     )
