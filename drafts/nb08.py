@@ -261,7 +261,7 @@ async for piece in service.stream("What is 12 + 30 + 55?", wish):
     print(piece.thinking or piece.answer, end="|")
 ''')
 md("service-stream-read", """
-Each request chooses for itself: this one streams and may think for 12 tokens only. How does a row of a shared batch get its own
+Each request chooses for itself: this one streams and may think for 12 tokens only, too few for a right answer (lesson 03). How does a row of a shared batch get its own
 sampling? By a **logits processor**: it leaves one token in the row. Every request draws with its own random numbers.
 """)
 code("service-seed", '''
@@ -301,7 +301,7 @@ figure
 ''', alt="Two panels over the requests a second, a line for each way to serve. Left: tokens a second; the continuous batch climbs with the load, the threads stay flat at the bottom. Right: the 95% wait on a logarithmic axis; it explodes first for the threads and for one after the other, then for batches, and stays low for the continuous batch")
 md("loads-read", """
 At a low load all are alike. Then the threads reach their end, then one after the other: from there on the queue grows as long as
-users come, and p95 with it. The continuous batch keeps up longest, and its users see a first token soon. The elbow of
+users come, and p95 with it. Both kinds of batches keep up here; in the continuous one nobody waits for somebody else's end, and the first token comes at once. The elbow of
 each curve is the **capacity**. Plan to stay well below it.
 
 The course's authors measured the same ways with 16 users in a closed loop, on two cores, with servers beside them:
@@ -309,10 +309,10 @@ The course's authors measured the same ways with 16 users in a closed loop, on t
 code("measured", '''
 full = [row for row in traffic.stored() if row["users"]]
 alone = full[0]["tokens_per_second"]
-print(f"{'':50}tokens/s          first token, p95")
+print(f"{'':56}tokens/s          first token, p95")
 for row in full:
     speed, wait = row["tokens_per_second"], row["first_token_p95"]
-    print(f"{row['way']:50}{speed:8.0f} {speed / alone:5.1f}x {wait:8.2f} s")
+    print(f"{row['way']:56}{speed:8.0f} {speed / alone:5.1f}x {wait:8.2f} s")
 ''')
 md("measured-read", """
 The continuous batch writes 5.5 times the tokens of one after the other, and 6.3 times in bf16; the published threads write
@@ -429,7 +429,8 @@ if address and importlib.util.find_spec("openai"):
         print(chunk.choices[0].delta.content or "", end="|")
 ''')
 md("http-client-read", """
-What is no part of OpenAI's interface, such as Qwen's switch of thinking, goes into `extra_body`. And the course itself is a
+What is no part of OpenAI's interface, such as Qwen's switch of thinking, goes into `extra_body`. (Without thinking the
+pocket model is wrong here.) And the course itself is a
 client, too: an address in the place of a model's name.
 """)
 code("remote", '''
