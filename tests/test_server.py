@@ -229,11 +229,24 @@ def test_an_unknown_path_says_which_ones_there_are(address):
     assert "/v1/chat/completions" in json.loads(said)["error"]["message"]
 
 
-def test_no_request_that_the_schema_allows_or_forbids_makes_it_fail(app):
+def guarded(service):
+    """Return an application with a guard, and the header of a key that may do much."""
+    from qwen_course.messages import ROLES
+    from qwen_course.security import ApiKeys, Guard
+
+    keys = ApiKeys()
+    key = keys.add("fuzz", roles=ROLES, requests="9999/second", tokens="9999999/second")
+    app = create_app(service, Guard(service.tokenizer, keys), QwenMonitor())
+    return app, {"Authorization": f"Bearer {key}"}
+
+
+@pytest.mark.parametrize("keys", [False, True])
+def test_no_request_that_the_schema_allows_or_forbids_makes_it_fail(app, service, keys):
     import schemathesis
     from hypothesis import HealthCheck, given, settings
     from schemathesis.checks import not_a_server_error
 
+    app, headers = guarded(service) if keys else (app, None)
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     operations = [found.ok() for found in schema.get_all_operations()]
     assert len(operations) == 4
@@ -250,7 +263,8 @@ def test_no_request_that_the_schema_allows_or_forbids_makes_it_fail(app):
         def probe(case):
             if isinstance(case.body, dict) and case.body.get("max_tokens") is None:
                 case.body["max_tokens"] = 2  # its answers are not what is tested
-            case.call_and_validate(checks=[not_a_server_error], timeout=200)
+            checks = [not_a_server_error]
+            case.call_and_validate(checks=checks, headers=headers, timeout=200)
 
         probe()
 
