@@ -5,6 +5,8 @@ like any other. The server may be this course's own, vLLM, SGLang, llama.cpp, Ol
 `transformers serve` or Foundry Local: whatever speaks the OpenAI form.
 """
 
+import contextlib
+import http.client
 import json
 import os
 import time
@@ -172,21 +174,25 @@ class RemoteModel:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         said = {"content": "", "reasoning_content": ""}
         usage, finish = None, None
-        calls: list[dict[str, Any]] = []
+        calls: dict[int, dict[str, Any]] = {}
         for chunk in _events(f"{self.base}/chat/completions", body):
             usage = chunk.get("usage") or usage
             for choice in chunk.get("choices") or []:
                 delta = choice.get("delta") or {}
                 said["content"] += delta.get("content") or ""
                 said["reasoning_content"] += _reasoning(delta)
-                calls += delta.get("tool_calls") or []
+                _add_calls(calls, delta.get("tool_calls") or [])
                 finish = choice.get("finish_reason") or finish
             if any(said.values()):
                 first = first or time.perf_counter() - started
                 on_text(*_parts(said))
+        if finish is None:  # every server says in its last piece why it ended
+            raise OSError(
+                f"the answer of {self.base} broke off. Is it running? Ask again."
+            )
         seconds = time.perf_counter() - started
-        parts = _parts(said)
-        return _reply(talk, parts, calls, finish, usage, seconds, first or seconds)
+        parts, whole = _parts(said), list(calls.values())
+        return _reply(talk, parts, whole, finish, usage, seconds, first or seconds)
 
 
 def _wired(message: Message) -> Message:
@@ -202,6 +208,16 @@ def _wired(message: Message) -> Message:
         id = call.get("id") or f"call_{number}"
         calls.append({"id": id, "type": "function", "function": function})
     return {**kept, "tool_calls": calls}
+
+
+def _add_calls(calls: dict[int, dict[str, Any]], pieces: list[dict[str, Any]]) -> None:
+    """Add the pieces of calls in a stream: most servers cut their arguments up."""
+    for piece in pieces:
+        place = piece.get("index", len(calls))
+        call = calls.setdefault(place, {"function": {"name": "", "arguments": ""}})
+        for name, text in (piece.get("function") or {}).items():
+            if name in call["function"]:
+                call["function"][name] += text or ""
 
 
 def _reasoning(message: dict[str, Any]) -> str:
@@ -252,18 +268,28 @@ def _get(url: str) -> dict[str, Any]:
         return _json(response.read(), url)
 
 
-def _open(url: str, body: dict[str, Any] | None = None) -> Any:
-    """Send a request; what goes wrong becomes a sentence that says what to do."""
+@contextlib.contextmanager
+def _open(url: str, body: dict[str, Any] | None = None) -> Iterator[Any]:
+    """Send a request; what goes wrong becomes a sentence that says what to do.
+
+    That holds for what goes wrong while the answer is read, too.
+    """
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get(KEY_VARIABLE, "").strip():
         headers["Authorization"] = f"Bearer {key}"
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, headers)
     try:
-        return urllib.request.urlopen(request, timeout=TIMEOUT)
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            yield response
     except urllib.error.HTTPError as error:
         raise _refused(url, error) from error
-    except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+    except (
+        urllib.error.URLError,
+        ConnectionError,
+        TimeoutError,
+        http.client.HTTPException,
+    ) as error:
         reason = getattr(error, "reason", error)
         raise OSError(
             f"no server answers at {url} ({reason}). Is it running? Start one with: "
@@ -314,13 +340,16 @@ def _json(content: bytes, url: str) -> dict[str, Any]:
 def _events(url: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the JSON of a stream of server-sent events."""
     try:
-        opened = _open(url, body)
+        yield from _data(url, body)
     except ValueError as error:
         if "stream_options" not in str(error):
             raise
         # transformers serve refuses the field, and counts the tokens without it.
-        opened = _open(url, {k: v for k, v in body.items() if k != "stream_options"})
-    with opened as response:
+        yield from _data(url, {k: body[k] for k in body if k != "stream_options"})
+
+
+def _data(url: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    with _open(url, body) as response:
         for line in response:
             data = line.decode().strip().removeprefix("data:").strip()
             if data == "[DONE]":

@@ -33,7 +33,8 @@ def application(model: str = "pocket-qwen3", replicas: int = 2, **limits: Any) -
     @serve.deployment(
         name="qwen",
         num_replicas=replicas,
-        max_ongoing_requests=limits.get("max_waiting", 64) + 16,
+        max_ongoing_requests=limits.get("max_waiting", 64)
+        + limits.get("max_batch", 16),
         ray_actor_options={"num_cpus": 1},
         health_check_period_s=2,
     )

@@ -12,7 +12,7 @@ from qwen_course.chat import complete_batch
 from qwen_course.remote import RemoteModel
 from qwen_course.server import create_app, in_background
 from qwen_course.service import QwenService
-from qwen_course.tools import calculator
+from qwen_course.tools import ToolCall, calculator, parse_tool_calls
 
 QUESTION = "What is 12 + 30 + 55?"
 PATIENT = {"timeout": 600}  # the machine of a test may be slow
@@ -38,6 +38,7 @@ class Foreign(BaseHTTPRequestHandler):
     models = {"data": [{"id": "qwen3:0.6b", "owned_by": "library"}, {"id": "other"}]}
     answer: dict = {}
     status = 200
+    missing = 0  # bytes that are announced and never come
     asked: list = []
 
     def do_GET(self):
@@ -51,7 +52,7 @@ class Foreign(BaseHTTPRequestHandler):
     def reply(self, data):
         body = data if isinstance(data, bytes) else json.dumps(data).encode()
         self.send_response(self.status)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body) + self.missing))
         self.end_headers()
         self.wfile.write(body)
 
@@ -212,6 +213,37 @@ def test_a_refusal_becomes_a_sentence_with_a_remedy(foreign, status, kind, messa
     patch.setattr(Foreign, "answer", {"error": {"message": "too hot"}})
     with pytest.raises(kind, match=message):
         qc.chat(model, tokenizer, QUESTION)
+
+
+@pytest.mark.parametrize("stream", [None, lambda *text: None])
+def test_an_answer_that_breaks_off_says_so(foreign, stream):
+    address, patch = foreign
+    patch.setattr(Foreign, "answer", said("42"))
+    model, tokenizer = qc.load(address)
+    patch.setattr(Foreign, "missing", 10)
+    patch.setattr(Foreign, "answer", b"data: {}\n" if stream else b'{"choices": [')
+    with pytest.raises(OSError, match="Is it running"):
+        qc.chat(model, tokenizer, QUESTION, stream=stream)
+
+
+def test_a_call_that_comes_in_pieces_is_put_together(foreign):
+    """vLLM and others cut the arguments of a call up, one piece a token."""
+    address, patch = foreign
+    texts = ['{"expression": ', '"123 *', ' 45"}']
+    pieces = [{"index": 0, "id": "c", "function": {"name": "calculator"}}]
+    pieces += [{"index": 0, "function": {"arguments": text}} for text in texts]
+    pieces.insert(2, {"index": 1, "function": {"name": "clock", "arguments": "{}"}})
+    deltas = [{"choices": [{"delta": {"tool_calls": [piece]}}]} for piece in pieces]
+    deltas.append({"choices": [{"delta": {}, "finish_reason": "tool_calls"}]})
+    events = [f"data: {json.dumps(delta)}\n\n" for delta in deltas]
+    patch.setattr(Foreign, "answer", "".join([*events, "data: [DONE]\n\n"]).encode())
+    model, tokenizer = qc.load(address)
+    reply = qc.chat(model, tokenizer, QUESTION, tools=[calculator],
+                    stream=lambda *text: None)  # fmt: skip
+    assert parse_tool_calls(reply.answer) == [
+        ToolCall("calculator", {"expression": "123 * 45"}),
+        ToolCall("clock", {}),
+    ]
 
 
 def test_what_is_no_model_server_is_told_apart(foreign):
