@@ -366,7 +366,7 @@ md("slow-text", """
 differs comes from the fault.
 """)
 code("slow", """
-nap = 2 * limits.time_per_output_token
+nap = max(0.05, 2 * limits.time_per_output_token)  # seconds
 slow, _ = qc.load()
 slow.model.layers[0].register_forward_pre_hook(lambda *_: time.sleep(nap))
 
@@ -390,7 +390,7 @@ trials["leak"] = await trial(second, tokenizer, keep)
 trials["leak"].plot()
 """, alt="The dots of the requests are as low as before, but the line of the memory climbs steadily from the first request to the last")
 md("leak-read", """
-No user notices, until the machine has no memory left. The monitor compares the second quarter of the window with the last one; the
+No user notices, until the machine has no memory left. (What falls at the very end is the service: it closes.) The monitor compares the second quarter of the window with the last one; the
 first is the warm-up. Which line keeps it? `tracemalloc` knows.
 """)
 code("tracemalloc", """

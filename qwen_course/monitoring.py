@@ -604,9 +604,10 @@ def plot(served: "Sequence[Served]", samples: Samples) -> "Figure":
     if served:
         upper.set_title(_finding(served), fontsize=10)
         upper.legend(fontsize=8)
-    lower.plot([moment - zero for moment, _ in samples],
-               [size / 2**20 for _, size in samples], color="#009E73")  # fmt: skip
-    lower.set(xlabel="seconds", ylabel="memory (MiB)", ylim=(0, None))
+    sizes = [size / 2**20 for _, size in samples]
+    lower.plot([moment - zero for moment, _ in samples], sizes, color="#009E73")
+    top = 1.2 * max(sizes, default=1)  # a flat line must not hide under the frame
+    lower.set(xlabel="seconds", ylabel="memory (MiB)", ylim=(0, top))
     return figure
 
 

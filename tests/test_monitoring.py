@@ -359,6 +359,7 @@ def test_a_plot_shows_requests_and_memory():
         "stop", "length", "timeout",
     }  # fmt: skip
     assert lower.get_xlabel() == "seconds"
+    assert lower.get_ylim()[1] > 1.1 * MB / 2**20
     monitoring.plot([], [])
     monitoring.plot([unstarted()], [])
 
