@@ -117,6 +117,8 @@ def serve(options: argparse.Namespace) -> int:
     from qwen_course.loading import locate
     from qwen_course.settings import model_name
 
+    if options.log and not options.keys:
+        raise ValueError("--log notes who asked, which only --keys can tell. Add it.")
     options.secret = secrets.token_bytes(32)  # the seals of one worker hold for all
     if options.workers > 1:
         if options.keys and options.store.startswith("memory"):
@@ -157,7 +159,10 @@ def _service(options: argparse.Namespace) -> tuple[Any, Any]:
     from qwen_course.security import ApiKeys, Guard
 
     keys, store = ApiKeys.read(options.keys), options.store
-    return service, Guard(tokenizer, keys, store=store, secret=options.secret)
+    guard = Guard(tokenizer, keys, store=store, secret=options.secret)
+    if options.log:
+        guard.log.to_file(options.log)
+    return service, guard
 
 
 def _add_serve(sub: argparse.ArgumentParser) -> None:
@@ -165,6 +170,7 @@ def _add_serve(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--port", type=int, default=8000, help="0 takes a free one (8000)")
     sub.add_argument("--keys", type=Path, help="API keys, a file of ApiKeys.save")
     sub.add_argument("--store", default="memory://", help="of rates; or redis://HOST")
+    sub.add_argument("--log", type=Path, help="a line for each request; with --keys")
     sub.add_argument("--workers", type=int, default=1, help="processes (1)")
     sub.add_argument("--threads", type=int, help="of each (the cores, shared out)")
     sub.add_argument("--max-batch", type=int, default=16, help="at once (16)")

@@ -19,6 +19,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwen_course.api_keys import ApiKeys, Key, Meter, rates
@@ -301,6 +302,11 @@ class RequestLog:
             prompt_tokens=served.prompt_tokens, output_tokens=served.output_tokens,
             seconds=round(served.seconds, 3), error=error and error[0],
         )  # fmt: skip
+
+    def to_file(self, path: str | Path) -> None:
+        """Append the lines to a file too. Raises OSError where it cannot be written."""
+        self.logger.addHandler(logging.FileHandler(path, encoding="utf-8"))
+        self.logger.setLevel(logging.INFO)
 
     def admitted(self, request: Admitted) -> None:
         """Note a request that was let through."""

@@ -58,6 +58,7 @@ def test_evaluate_prints_both_modes(capsys):
         (["evaluate", "pocket-qwen"], 'Did you mean "pocket-qwen3"'),
         (["serve", "--model", "pocket-vl"], "reads text alone"),
         (["serve", "--max-batch", "0"], "1 or more places"),
+        (["serve", "--log", "requests.log"], "--keys"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_status_1(arguments, message, capsys):
