@@ -1113,3 +1113,12 @@ def test_the_guard_stands_before_the_real_service():
     alone = qc.chat(model, tokenizer, "What is 12 + 30?", sampling="greedy")
     assert (first.answer, first.thinking) == (alone.answer, alone.thinking)
     assert second.messages[-1]["seal"] != first.messages[-1]["seal"]
+
+
+def test_the_log_may_go_to_a_file_that_holds_no_prompt(tmp_path):
+    log = security.RequestLog(b"a", logging.getLogger("test-log-file"))
+    log.to_file(tmp_path / "requests.log")
+    log.refused("ada", security.Refused("My PIN is 4711.", code="no-key"))
+    line = (tmp_path / "requests.log").read_text()
+    assert json.loads(line)["key"] == "ada"
+    assert "4711" not in line
