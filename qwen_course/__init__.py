@@ -4,6 +4,9 @@ Importing it is cheap: its modules import torch and transformers inside the func
 that need them, never at the top.
 """
 
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
 
 from qwen_course import (
@@ -51,3 +54,17 @@ __all__ = [
     "vocabulary",
     "widgets",
 ]
+
+# Their modules need more than the base of the course, so they come when asked for.
+_LATER = {
+    "PerformanceMetrics": "monitoring",
+    "QwenMonitor": "monitoring",
+    "QwenService": "service",
+    "SecureQwenService": "security",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(f"qwen_course.{_LATER[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

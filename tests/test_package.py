@@ -58,3 +58,14 @@ def test_a_data_file_is_found_by_its_name_and_a_wrong_name_shows_what_is_there()
     assert data_file("charts/sales.png").stat().st_size > 500
     with pytest.raises(ValueError, match="sales.png"):
         data_file("charts/sale.png")
+
+
+def test_the_service_and_its_kin_come_when_they_are_asked_for():
+    from qwen_course import monitoring, security, service
+
+    assert qc.QwenService is service.QwenService
+    assert qc.SecureQwenService is security.SecureQwenService
+    assert qc.QwenMonitor is monitoring.QwenMonitor
+    assert qc.PerformanceMetrics is monitoring.PerformanceMetrics
+    with pytest.raises(AttributeError, match="QwenServer"):
+        qc.QwenServer  # noqa: B018
