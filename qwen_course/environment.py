@@ -240,11 +240,11 @@ def read_pyproject() -> dict[str, Any]:
 
 
 def requirements() -> Iterator["Requirement"]:
-    """Yield every range of pyproject.toml: the base ones, then those of each extra."""
+    """Yield the ranges that the set-up installs: the base ones, then its extras."""
     from packaging.requirements import Requirement
 
     project = read_pyproject()
-    extras = project["optional-dependencies"].values()
+    extras = [project["optional-dependencies"][extra] for extra in EXTRAS]
     yield from map(Requirement, itertools.chain(project["dependencies"], *extras))
 
 
