@@ -20,7 +20,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from benchmarks.measure import RESULTS, ROOT
+from benchmarks.measure import ROOT, keep
 
 MEASURED = ROOT / "qwen_course" / "data" / "measured"
 CHILD = "import sys; from benchmarks.engines import child; child(sys.argv[1])"
@@ -261,9 +261,7 @@ def main() -> None:
     results = {**summary(rows, bandwidth, found), "compile": compiled_whole()}
     MEASURED.mkdir(exist_ok=True)
     rows.save(MEASURED / "engines.json")
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    kept["engines"] = results
-    RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    keep(engines=results)
     print(json.dumps(results, indent=1))
 
 

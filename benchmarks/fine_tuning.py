@@ -17,7 +17,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.measure import RESULTS
+from benchmarks.measure import keep, kept
 from qwen_course import chat_data, fine_tuning, loading, meters
 from qwen_course.benchmark import RETURN_BLOCKS, random_checkpoint
 from qwen_course.evaluation import evaluate
@@ -140,10 +140,8 @@ def main() -> None:
     for part in options.parts or PARTS:
         found = median(part) if part == "speed" else once(part)
         print(json.dumps(found, indent=1))
-        kept = json.loads(RESULTS.read_text("utf-8"))
-        kept.setdefault("fine_tuning", {})[part] = found
-        kept["fine_tuning"]["machine"] = meters.machine()
-        RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        rows = {part: found, "machine": meters.machine()}
+        keep(fine_tuning=kept().get("fine_tuning", {}) | rows)
 
 
 def once(part: str) -> list[dict[str, Any]]:

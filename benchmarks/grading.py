@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.measure import RESULTS, ROOT, machine
+from benchmarks.measure import ROOT, keep, machine
 from qwen_course.exercises import grade
 
 
@@ -52,11 +52,10 @@ def main() -> None:
     parser.add_argument("--learners", type=int, default=30)
     parser.add_argument("--jobs", type=int, default=2, help="notebooks at once")
     options = parser.parse_args()
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     figures = measure(options.learners, options.jobs)
-    results["grading"] = {**figures, "machine": machine()}
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(results["grading"], indent=1))
+    results = {**figures, "machine": machine()}
+    keep(grading=results)
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results.json"
@@ -113,14 +114,24 @@ def suite_seconds() -> float:
     return round(time.perf_counter() - start)
 
 
+def kept() -> dict[str, Any]:
+    """Return all figures that were kept before, by name."""
+    return json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+
+
+def keep(**figures: Any) -> None:
+    """Keep figures under their names, beside all others."""
+    text = json.dumps(kept() | figures, indent=1) + "\n"
+    RESULTS.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     """Measure, print and keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--setup", action="store_true", help="set-up from nothing")
     parser.add_argument("--suite", action="store_true", help="the test suite")
     options = parser.parse_args()
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results |= {
+    results: dict[str, Any] = {
         "machine": machine(),
         "import_qwen_course": median_seconds(IMPORT),
         "load_after_torch": median_seconds(LOAD.format(more="")),
@@ -134,8 +145,8 @@ def main() -> None:
         results["set_up"] = set_up_from_nothing()
     if options.suite:
         results["test_suite_seconds"] = suite_seconds()
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(results, indent=1))
+    keep(**results)
+    print(json.dumps(kept(), indent=1))
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results.json"
+from benchmarks.measure import keep
+
 CALLS = 20_000
 PLACES = 16  # requests at once
 
@@ -133,11 +133,8 @@ def main() -> None:
     options = parser.parse_args()
     results = measure(options.repeats, options.requests)
     print(json.dumps(results, indent=1))
-    if options.dry:
-        return
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    kept["monitoring"] = results
-    RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    if not options.dry:
+        keep(monitoring=results)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.measure import RESULTS, ROOT
+from benchmarks.measure import ROOT, keep
 
 POCKET = "pocket-qwen3"
 MEASURED = ROOT / "qwen_course" / "data" / "measured"
@@ -218,6 +218,26 @@ async def measure(name: str, way: Any, options, asked: list[str]) -> list[Any]:
     return found
 
 
+# What the course is held to: so many times the tokens a second of another way.
+RATIOS = {
+    "continuous_times_one_after_the_other": (OURS, ALONE),
+    "continuous_times_published": (OURS, PUBLISHED),
+    "continuous_times_published_on_one": (OURS, PUBLISHED + ONE_THREAD),
+    "workers_times_one_after_the_other": (WORKERS, ALONE),
+    "workers_times_published": (WORKERS, PUBLISHED),
+    "continuous_bf16_times_one_after_the_other": (f"{OURS}, bf16", ALONE),
+    "workers_bf16_times_one_after_the_other": (WORKERS_BF16, ALONE),
+    "workers_bf16_times_published": (WORKERS_BF16, PUBLISHED),
+    "server_times_transformers_serve": (SERVER, THEIRS),
+    "server_times_transformers_serve_whole": (SERVER + WHOLE, THEIRS + WHOLE),
+    "workers_times_transformers_serve": (WORKERS, THEIRS),
+    "server_bf16_times_transformers_serve_bf16": (f"{SERVER}, bf16", f"{THEIRS}, bf16"),
+    "workers_bf16_times_transformers_serve_bf16": (WORKERS_BF16, f"{THEIRS}, bf16"),
+    "workers_times_vllm": (WORKERS, "vLLM"),
+    "workers_bf16_times_vllm": (WORKERS_BF16, "vLLM"),
+}
+
+
 def summary(loads) -> dict[str, Any]:
     """Return what the course is held to, from one run on one machine."""
     from qwen_course.meters import machine
@@ -239,27 +259,9 @@ def summary(loads) -> dict[str, Any]:
         "machine": machine(),
         "users": loads[0].users,
         "tokens_per_second": {way: round(one) for way, one in speed.items()},
-        "continuous_times_one_after_the_other": times(OURS, ALONE),
-        "continuous_times_published": times(OURS, PUBLISHED),
-        "continuous_times_published_on_one": times(OURS, PUBLISHED + ONE_THREAD),
+        **{name: times(*pair) for name, pair in RATIOS.items()},
         "first_token_p95_of_published": shorter(OURS),
         "first_token_p95_of_published_bf16": shorter(f"{OURS}, bf16"),
-        "workers_times_one_after_the_other": times(WORKERS, ALONE),
-        "workers_times_published": times(WORKERS, PUBLISHED),
-        "continuous_bf16_times_one_after_the_other": times(f"{OURS}, bf16", ALONE),
-        "workers_bf16_times_one_after_the_other": times(WORKERS_BF16, ALONE),
-        "workers_bf16_times_published": times(WORKERS_BF16, PUBLISHED),
-        "server_times_transformers_serve": times(SERVER, THEIRS),
-        "server_times_transformers_serve_whole": times(SERVER + WHOLE, THEIRS + WHOLE),
-        "workers_times_transformers_serve": times(WORKERS, THEIRS),
-        "server_bf16_times_transformers_serve_bf16": times(
-            f"{SERVER}, bf16", f"{THEIRS}, bf16"
-        ),
-        "workers_bf16_times_transformers_serve_bf16": times(
-            WORKERS_BF16, f"{THEIRS}, bf16"
-        ),
-        "workers_times_vllm": times(WORKERS, "vLLM"),
-        "workers_bf16_times_vllm": times(WORKERS_BF16, "vLLM"),
     }
 
 
@@ -294,18 +296,16 @@ def main() -> None:
     results = {"model": options.model, **summary(loads)}
     print(json.dumps(results, indent=1))
     if options.model == POCKET and not options.dry:
-        keep(loads, results)
+        store(loads, results)
 
 
-def keep(loads, results: dict[str, Any]) -> None:
+def store(loads, results: dict[str, Any]) -> None:
     """Write the rows and the ratios where the lesson and the README find them."""
     MEASURED.mkdir(exist_ok=True)
     rows = {"machine": results["machine"], "loads": [load.as_row() for load in loads]}
     text = json.dumps(rows, indent=1) + "\n"
     (MEASURED / "serving.json").write_text(text, encoding="utf-8")
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    kept["serving"] = results
-    RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    keep(serving=results)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.measure import RESULTS
+from benchmarks.measure import keep
 from benchmarks.serving import free_port, questions
 
 LIMIT = 96  # tokens of an answer
@@ -356,9 +356,7 @@ def main() -> int:
     result, soak = measure(options.requests, options.at_once, options.kills)
     print(json.dumps(result, indent=1), *soak.lost[:5], *soak.wrong[:5], sep="\n")
     if not options.dry:
-        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        kept["soak"] = result
-        RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        keep(soak=result)
     return 0 if held(result) else 1
 
 

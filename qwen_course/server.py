@@ -587,11 +587,16 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def announce(listening: socket.socket) -> None:
-    """Print where a server listens, as QWEN_COURSE_MODEL wants it."""
+def address_of(listening: socket.socket) -> str:
+    """Return the address of a server that listens, as QWEN_COURSE_MODEL wants it."""
     host, port = listening.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
-    print(f"listening on http://{host}:{port}/v1", flush=True)
+    return f"http://{host}:{port}/v1"
+
+
+def announce(listening: socket.socket) -> None:
+    """Print where a server listens."""
+    print(f"listening on {address_of(listening)}", flush=True)
 
 
 def run(
@@ -639,19 +644,16 @@ def in_background(app: FastAPI, host: str = "127.0.0.1", port: int = 0):
         with in_background(create_app(service)) as address:
             model, tokenizer = qc.load(address)
     """
-    config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", access_log=False
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
+    listening, up = listen(host, port), threading.Event()
+    config = uvicorn.Config(app, log_level="warning", access_log=False)
+    server = _Server(config, up.set)
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     try:
-        while not server.started:
+        while not up.wait(0.1):
             if not thread.is_alive():
-                raise OSError(f"the server could not listen on {host}:{port}.")
-            time.sleep(0.01)
-        found = server.servers[0].sockets[0].getsockname()
-        yield f"http://{found[0]}:{found[1]}/v1"
+                raise OSError("the server did not start; what it says stands above.")
+        yield address_of(listening)
     finally:
         server.should_exit = True
         thread.join()
