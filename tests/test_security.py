@@ -441,10 +441,14 @@ def log_here(attack: Attack) -> bool:
 
 # Model files
 
+# A class of its own: loading marks it (`_auto_class`), and a mark on Qwen3Config itself
+# would make every later `save_pretrained` of the process look for its source.
 CODE = """
 import pathlib
 pathlib.Path({marker!r}).touch()
-from transformers import Qwen3Config as X{kind}
+from transformers import Qwen3Config
+class X{kind}(Qwen3Config):
+    pass
 """
 
 
