@@ -108,6 +108,16 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> int:
+    """Write a model in the form of another platform: gguf, onnx or openvino."""
+    from qwen_course import deployment
+    from qwen_course.settings import model_name
+
+    name = options.model or model_name()
+    print(deployment.export(name, options.to, options.precision, options.out))
+    return 0
+
+
 def serve(options: argparse.Namespace) -> int:
     """Serve a model over HTTP in the OpenAI form, with limits, health and metrics."""
     import functools
@@ -255,6 +265,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--parts", default="", help="such as sums,word_problems (all)")
     sub.add_argument("-n", type=int, default=100, help="questions a part (100)")
     _add_precision(sub)
+    sub = command(export)
+    sub.add_argument("model", nargs="?", help=MODEL)
+    sub.add_argument("--to", required=True, help="gguf, onnx or openvino")
+    sub.add_argument("--precision", help="fp32, q8_0, int4, ... (the form's usual one)")
+    sub.add_argument("--out", type=Path, help="a folder (the course's cache folder)")
     _add_serve(command(serve))
     _add_grade(command(grade))
     return parser

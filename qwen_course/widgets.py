@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qwen_course import catalog, choosing, media, memory, tasks
+from qwen_course import catalog, choosing, deployment, media, memory, tasks
 from qwen_course.chat import Reply, chat, reply_html
 from qwen_course.doctor import model_memory_gb
 from qwen_course.messages import Message
@@ -385,6 +385,33 @@ def model_chooser(task: str = "chat", memory_gb: int = 8) -> Any:
         ),
     }
     return panel(inputs, choices)
+
+
+def platform_choices(
+    use: str, users: int, hardware: str, system: str, operations: str, private: str
+) -> deployment.Choices:
+    """Return the platforms for what the chooser's inputs say."""
+    return deployment.choose(
+        use, users, hardware, system, operations, private=private == "yes"
+    )
+
+
+def platform_chooser(use: str = "chat") -> Any:
+    """Return a panel that recommends platforms as you change what you need."""
+    import ipywidgets as widgets
+
+    def options(name: str, values: Sequence[Any], value: Any = None) -> Any:
+        return widgets.Dropdown(options=values, value=value, description=name)
+
+    inputs = {
+        "use": options("Use", deployment.USES, use),
+        "users": options("Users", [1, 4, 16, 50, 200], 1),
+        "hardware": options("Hardware", deployment.HARDWARE, "cpu"),
+        "system": options("System", deployment.SYSTEMS, "linux"),
+        "operations": options("Help", tuple(deployment.OPERATIONS), "some"),
+        "private": options("Private", ["yes", "no"], "yes"),
+    }
+    return panel(inputs, platform_choices)
 
 
 def lesson_model_chooser(memory_gb: float | None = None) -> Any:

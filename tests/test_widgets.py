@@ -2,7 +2,7 @@
 
 import pytest
 
-from qwen_course import choosing, memory
+from qwen_course import choosing, deployment, memory
 from qwen_course.widgets import (
     ChatSession,
     chart_reader,
@@ -11,6 +11,7 @@ from qwen_course.widgets import (
     memory_calculator,
     model_chooser,
     panel,
+    platform_chooser,
     thinking_lab,
     try_chart,
     try_sum,
@@ -115,6 +116,18 @@ def test_the_model_chooser_shows_what_recommend_returns():
     boxes["Licence"].value = "Apache-2.0"
     assert "always thinks" not in screen.value
     assert screen.value != best[:5]._repr_html_()
+
+
+def test_the_platform_chooser_shows_what_choose_returns():
+    boxes, screen = inputs(platform_chooser("server"))
+    assert screen.value == deployment.choose("server")._repr_html_()
+    boxes["Hardware"].value, boxes["Help"].value = "nvidia", "team"
+    boxes["Users"].value = 200
+    assert "vLLM" in screen.value
+    boxes["Hardware"].value = "none"
+    assert "0 platforms meet the needs" in screen.value
+    boxes["Private"].value = "no"
+    assert "hosted" in screen.value
 
 
 def test_the_chooser_of_a_real_model_begins_with_this_machine_s_memory():
