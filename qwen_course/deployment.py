@@ -105,7 +105,10 @@ def platforms() -> Platforms:
 
 
 def _platform(name: str, entry: dict[str, Any]) -> Platform:
-    fields = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in entry.items()
+    }
     fields["purpose"] = fields.pop("for")
     return Platform(id=name, **{**fields, "users": CROWDS[entry["users"]]})
 
@@ -366,12 +369,12 @@ class Runs(Table[Run]):
             own = [run for run in ran if run.platform == name]
             memory = [run.memory / 2**20 for run in own]
             speed = [run.together for run in own]
-            style = {"color": colour, "marker": mark, "linestyle": ""}
-            axes.plot(memory, speed, label=platform(name).name, **style)
+            label = platform(name).name
+            axes.plot(memory, speed, mark, color=colour, label=label)
         axes.set(xscale="log", yscale="log", xlabel="memory of all its processes, MB",
                  ylabel="tokens a second, 16 questions at once")  # fmt: skip
         axes.grid(alpha=0.3, which="both")
-        figure.legend(loc="outside right", fontsize=8)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
         return figure
 
     def save(self, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from qwen_course import deployment
@@ -10,6 +10,7 @@ from qwen_course.exercises import mistakes
 from qwen_course.exercises.probes import lesson_10 as probe
 from qwen_course.exercises.question import Mistake, Question, section
 from qwen_course.exercises.ways import Outcomes, Way, compared, no_numbers, short
+from qwen_course.platforms.modelfile import parse
 
 
 def _place(heading: str) -> tuple[str, str]:
@@ -41,11 +42,15 @@ def _padded(rows: int, columns: int, form: str) -> float:
     return rows * (blocks * BLOCK if form.startswith("q") else columns) * BYTES[form]
 
 
+def _bytes_with(**changed: float) -> Callable[..., float]:
+    """Return the count with other bytes a weight."""
+    return lambda rows, columns, form: gguf_bytes(rows, columns, form, BYTES | changed)
+
+
 SIZES = (
-    Way("no-scale", lambda *case: gguf_bytes(*case, BYTES | {"q8_0": 1, "q4_0": 0.5}),
+    Way("no-scale", _bytes_with(q8_0=1, q4_0=0.5),
         "The scales are missing: each block of 32 weights has one, of 2 bytes."),
-    Way("scale-of-four", lambda *case: gguf_bytes(
-            *case, BYTES | {"q8_0": 36 / 32, "q4_0": 20 / 32}),
+    Way("scale-of-four", _bytes_with(q8_0=36 / 32, q4_0=20 / 32),
         "A scale here takes 4 bytes. GGUF keeps it in f16, in 2."),
     Way("one-scale", lambda rows, columns, form: (
             rows * columns * {"q8_0": 1, "q4_0": 0.5}[form] + 2
@@ -68,8 +73,7 @@ SIZES = (
             4 * rows * columns if columns % BLOCK and form.startswith("q")
             else gguf_bytes(rows, columns, form)),
         "What cannot be cut into blocks stays in f16, not in f32."),
-    Way("four-bits-in-a-byte", lambda *case: gguf_bytes(
-            *case, BYTES | {"q4_0": 34 / 32}),
+    Way("four-bits-in-a-byte", _bytes_with(q4_0=34 / 32),
         "Two weights of 4 bits share a byte."),
 )  # fmt: skip
 
@@ -195,17 +199,15 @@ LEAST, MOST = 16384, 40960  # tokens of a conversation: asked for, and what it c
 
 def q3(seen: Any, seed: int) -> Mistake | None:
     """Read the Modelfile as Ollama does, and look at what it says and leaves out."""
-    from qwen_course.platforms import ollama
-
     if not isinstance(seen, str):
         said = f"Your answer is {short(seen)}. Give the Modelfile as one text."
         return Mistake("no-text", said)
     try:
-        read = ollama.parse(seen)
+        read = parse(seen)
     except ValueError as error:
         return Mistake("no-modelfile", f"Ollama would not read it: {error}")
     return mistakes.first(
-        lambda: _other_file(read.source, read.template),
+        lambda: _other_file(read.base, read.template),
         lambda: _stops(read.parameters),
         lambda: _sampling(read.parameters),
         lambda: _penalty(read.parameters),
@@ -213,10 +215,10 @@ def q3(seen: Any, seed: int) -> Mistake | None:
     )
 
 
-def _other_file(source: str, template: str | None) -> Mistake | None:
+def _other_file(source: str, template: str) -> Mistake | None:
     if source != FILE:
         return Mistake("other-file", f"It begins with {source}. Keep FROM {FILE}.")
-    if not template or "im_start" not in template:
+    if "im_start" not in template:
         return Mistake(
             "template",
             "The template is gone or has no <|im_start|>. It was right: without it the "
@@ -225,13 +227,13 @@ def _other_file(source: str, template: str | None) -> Mistake | None:
     return None
 
 
-def _value(parameters: dict[str, Any], name: str) -> Any:
+def _value(parameters: Mapping[str, Any], name: str) -> Any:
     """Return the last value of a parameter, which is the one that counts."""
     values = parameters.get(name)
     return values[-1] if isinstance(values, list) and values else values
 
 
-def _stops(parameters: dict[str, Any]) -> Mistake | None:
+def _stops(parameters: Mapping[str, Any]) -> Mistake | None:
     stops = parameters.get("stop") or []
     if "<|im_end|>" in stops:
         return None
@@ -242,7 +244,7 @@ def _stops(parameters: dict[str, Any]) -> Mistake | None:
     )
 
 
-def _sampling(parameters: dict[str, Any]) -> Mistake | None:
+def _sampling(parameters: Mapping[str, Any]) -> Mistake | None:
     if _value(parameters, "temperature") == 0:
         return Mistake(
             "greedy",
@@ -257,7 +259,7 @@ def _sampling(parameters: dict[str, Any]) -> Mistake | None:
     return None
 
 
-def _penalty(parameters: dict[str, Any]) -> Mistake | None:
+def _penalty(parameters: Mapping[str, Any]) -> Mistake | None:
     given = _value(parameters, "repeat_penalty")
     if given is not None and float(given) == 1:
         return None
@@ -269,7 +271,7 @@ def _penalty(parameters: dict[str, Any]) -> Mistake | None:
     )
 
 
-def _context(parameters: dict[str, Any]) -> Mistake | None:
+def _context(parameters: Mapping[str, Any]) -> Mistake | None:
     given = _value(parameters, "num_ctx")
     if given is None:
         return Mistake(
@@ -469,7 +471,7 @@ def _all_of_them(heads: int, need: float, gpu: float, each: int) -> list[int]:
 
 
 LAYOUTS = (
-    Way("whole-memory", lambda *case: layout(*case, 1.0),
+    Way("whole-memory", lambda h, need, gpu, each: layout(h, need, gpu, each, 1.0),
         "All of a GPU's memory is counted. A tenth is left for CUDA and buffers."),
     Way("any-number", _any_number,
         "Each GPU computes whole heads, so the number must divide the heads."),
