@@ -24,7 +24,10 @@ from urllib.request import url2pathname
 
 ROOT = Path(__file__).resolve().parent
 OLDEST, NEWEST = (3, 11), (3, 13)
-EXTRAS = ("lab", "engines", "finetune", "serve", "monitor", "harness", "deploy", "test")
+EXTRAS = (
+    *("lab", "engines", "finetune", "serve", "monitor", "harness", "deploy"),
+    *("capstones", "test"),
+)
 DEFAULT_PORT = 8888
 FIRST_INSTALL_GB, UPDATE_GB, START_GB = 3.5, 1.5, 0.2  # .venv took 2.2 GB
 GB = 1e9

@@ -51,23 +51,10 @@ def _recommend(options: argparse.Namespace) -> int:
 
 
 def download(options: argparse.Namespace) -> int:
-    """Fetch a checkpoint from the Hub into its cache; goes on where it stopped."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    """Fetch a checkpoint and check every byte; goes on where it stopped."""
+    from qwen_course.platforms.hubs import download as fetch
 
-    from qwen_course import catalog
-    from qwen_course.errors import suggest
-
-    try:
-        print(snapshot_download(options.id, revision=options.revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        known = [item.id for item in catalog.models()]
-        near = "" if options.id in known else suggest(options.id, known)
-        raise OSError(
-            f"{options.id} could not be downloaded.{near} Check the name and the "
-            f"network, then type the same command again. ({str(error).splitlines()[0]})"
-        ) from error
-    return 0
+    return fetch(options)
 
 
 def chat(options: argparse.Namespace) -> int:
@@ -255,6 +242,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(download)
     sub.add_argument("id", help="for example Qwen/Qwen3-0.6B")
     sub.add_argument("--revision", help="a commit, to get the same files for ever")
+    sub.add_argument("--hub", default="huggingface", help="modelscope, or both: a,b")
+    sub.add_argument("--mirror", help="address of another server of the same form")
+    sub.add_argument("--folder", type=Path, help="for the files (the hub's own cache)")
     sub = command(chat)
     sub.add_argument("question", nargs="?", help="leave it out for a conversation")
     sub.add_argument("--no-thinking", dest="thinking", action="store_false")

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = "qwen-course"
-EXTRAS = ("lab", "engines", "finetune", "serve", "monitor", "harness", "deploy", "test")
+EXTRAS = (
+    *("lab", "engines", "finetune", "serve", "monitor", "harness", "deploy"),
+    *("capstones", "test"),
+)
 PYTHONS = ("3.11", "3.12", "3.13")
 # What a marker may ask of a system; the processors are those PyTorch has builds for.
 SYSTEMS = {

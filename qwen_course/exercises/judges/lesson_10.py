@@ -263,7 +263,8 @@ def _penalty(parameters: Mapping[str, Any]) -> Mistake | None:
     given = _value(parameters, "repeat_penalty")
     if given is not None and float(given) == 1:
         return None
-    said = "is not there, so it is Ollama's 1.1" if given is None else f"is {given}"
+    left_out = "is left to Ollama, which took 1.1 until August 2026"
+    said = left_out if given is None else f"is {given}"
     return Mistake(
         "penalty",
         f"repeat_penalty {said}. It punishes every repeated token, also the digits of "
