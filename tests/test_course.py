@@ -234,7 +234,7 @@ def test_a_disk_that_fills_during_the_install_is_recognised(course):
 def test_torch_is_installed_first_and_everything_is_constrained(course):
     first, second = course.pip_commands(course.ROOT)
     assert first[-2] == "torch==2.13.0"
-    extras = "lab,engines,finetune,serve,monitor,harness,test"
+    extras = "lab,engines,finetune,serve,monitor,harness,deploy,capstones,test"
     assert second[-1] == f".[{extras}]"
     for command in (first, second):
         assert command[command.index("--constraint") + 1] == "constraints.txt"
