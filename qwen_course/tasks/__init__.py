@@ -44,7 +44,7 @@ SPECIALIST_SKILLS = (
 )
 
 # What no pocket model has learnt: lesson 07 teaches it.
-NEW_SKILLS = ("roman_numerals",)
+NEW_SKILLS = ("phrases", "roman_numerals")
 
 
 def __getattr__(name: str) -> ModuleType:
