@@ -66,7 +66,7 @@ WAYS = (
     Way("openvino", "GGUF q8_0", "openvino", "openvino-genai", ("gguf_files", "q8_0")),
     Way("openvino", "IR f16", "openvino", "openvino-genai", ("openvino", "f16")),
     Way("openvino", "IR q8_0", "openvino", "openvino-genai", ("openvino", "q8_0")),
-    Way("mlx", "bf16", "mlx", "mlx-lm"),
+    Way("mlx", "fp32", "mlx", "mlx-lm"),
 )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ class Runner(common.Runner):
         ends = inference.end_ids(self.model)
         ids, mask = left_pad(rows, self.tokenizer.pad_token_id)
         device, width = self.model.device, ids.shape[1]
-        out = self.model.generate(
+        out = self.model.generate(  # type: ignore[operator]
             input_ids=ids.to(device), attention_mask=mask.to(device),
             max_new_tokens=max_new_tokens, do_sample=False,
         )  # fmt: skip
