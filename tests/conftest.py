@@ -101,6 +101,22 @@ def pocket():
 
 
 @pytest.fixture(scope="session")
+def sums_asked(pocket):
+    """Sixteen prompts as token ids, and what Transformers writes after each in fp32.
+
+    At most 96 tokens; the longest answer has 85. Platforms are held against it.
+    """
+    import qwen_course as qc
+    from qwen_course import inference
+    from qwen_course.messages import check_messages, encode
+
+    model, tokenizer = pocket
+    problems = qc.tasks.sums.problems(16, seed=6)
+    rows = [encode(tokenizer, check_messages(p.question), True) for p in problems]
+    return rows, [inference.write(model, row, 96).ids for row in rows]
+
+
+@pytest.fixture(scope="session")
 def tiny_config():
     """The configuration of a Qwen3 of three small layers, its table tied."""
     from transformers import Qwen3Config

@@ -49,12 +49,10 @@ HALVES = (
 
 
 @pytest.fixture(scope="module")
-def asked(pocket):
-    """Sixteen prompts, and what transformers writes after each in fp32."""
-    model, tokenizer = pocket
-    problems = qc.tasks.sums.problems(16, seed=6)
-    rows = [encode(tokenizer, check_messages(p.question), True) for p in problems]
-    return rows, [inference.write(model, row, LIMIT).ids for row in rows]
+def asked(sums_asked):
+    """Prompts, and what transformers writes after each in fp32."""
+    rows, outputs = sums_asked
+    return rows, [ids[:LIMIT] for ids in outputs]
 
 
 @pytest.fixture(scope="module")

@@ -88,6 +88,20 @@ def no_numbers(seen: Outcomes, shown: Sequence[str]) -> Mistake | None:
     return None
 
 
+def no_bool(seen: Outcomes, shown: Sequence[str]) -> Mistake | None:
+    """Return the mistake of a value that is neither true nor false."""
+    for outcome, text in zip(seen, shown, strict=True):
+        if outcome["value"] not in (True, False):
+            value = short(outcome["value"])
+            return Mistake("no-bool", f"{text} gave {value}. Return True or False.")
+    return None
+
+
+def same_truth(value: Any, expected: Any) -> bool:
+    """Return whether two values are both true, or both false."""
+    return bool(value) == bool(expected)
+
+
 def short(value: Any, head: int = 56, tail: int = 26) -> str:
     """Show a value, a long one by its beginning and its end."""
     shown = f"{value:.5g}" if isinstance(value, float) else repr(value)

@@ -8,7 +8,15 @@ from typing import Any
 from qwen_course.exercises import mistakes
 from qwen_course.exercises.probes import lesson_09 as probe
 from qwen_course.exercises.question import Mistake, Question, section
-from qwen_course.exercises.ways import Outcomes, Way, compared, no_numbers, short
+from qwen_course.exercises.ways import (
+    Outcomes,
+    Way,
+    compared,
+    no_bool,
+    no_numbers,
+    same_truth,
+    short,
+)
 from qwen_course.monitoring import percentile
 from qwen_course.quality import sign_test
 
@@ -348,21 +356,9 @@ def q4(seen: Outcomes, seed: int) -> Mistake | None:
     advice = "Median of the second quarter against median of the last one, 5% allowed."
     return mistakes.first(
         lambda: mistakes.of_calls(seen, shown),
-        lambda: _no_bool(seen, shown),
-        lambda: compared(cases, seen, shown, right, LEAKS, _same, advice),
+        lambda: no_bool(seen, shown),
+        lambda: compared(cases, seen, shown, right, LEAKS, same_truth, advice),
     )
-
-
-def _same(value: Any, expected: Any) -> bool:
-    return bool(value) == bool(expected)
-
-
-def _no_bool(seen: Outcomes, shown: Sequence[str]) -> Mistake | None:
-    for outcome, text in zip(seen, shown, strict=True):
-        if outcome["value"] not in (True, False):
-            value = short(outcome["value"])
-            return Mistake("no-bool", f"{text} gave {value}. Return True or False.")
-    return None
 
 
 # Question 5

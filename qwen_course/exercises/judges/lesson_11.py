@@ -16,7 +16,15 @@ from qwen_course.checkpoint import Checkpoint
 from qwen_course.exercises import mistakes
 from qwen_course.exercises.probes import lesson_11 as probe
 from qwen_course.exercises.question import Mistake, Question, section
-from qwen_course.exercises.ways import Outcomes, Way, compared, no_numbers, short
+from qwen_course.exercises.ways import (
+    Outcomes,
+    Way,
+    compared,
+    no_bool,
+    no_numbers,
+    same_truth,
+    short,
+)
 from qwen_course.quality import sign_test
 
 GPU_GIB, USERS, CONTEXT = 24, 8, 8192
@@ -340,21 +348,9 @@ def q4(seen: Outcomes, seed: int) -> Mistake | None:
     advice = "sign_test(won, lost) for the new skill, sign_test(lost, won) for the old."
     return mistakes.first(
         lambda: mistakes.of_calls(seen, shown),
-        lambda: _no_bool(seen, shown),
-        lambda: compared(cases, seen, shown, right, SHIPS, _same, advice),
+        lambda: no_bool(seen, shown),
+        lambda: compared(cases, seen, shown, right, SHIPS, same_truth, advice),
     )
-
-
-def _same(value: Any, expected: Any) -> bool:
-    return bool(value) == bool(expected)
-
-
-def _no_bool(seen: Outcomes, shown: Sequence[str]) -> Mistake | None:
-    for outcome, text in zip(seen, shown, strict=True):
-        if outcome["value"] not in (True, False):
-            value = short(outcome["value"])
-            return Mistake("no-bool", f"{text} gave {value}. Return True or False.")
-    return None
 
 
 # Question 5
@@ -449,8 +445,8 @@ def q5(seen: Outcomes, seed: int) -> Mistake | None:
     advice = "Citations out, numbers of the rest, each in a cited passage."
     return mistakes.first(
         lambda: mistakes.of_calls(seen, shown),
-        lambda: _no_bool(seen, shown),
-        lambda: compared(cases, seen, shown, right, GROUNDS, _same, advice),
+        lambda: no_bool(seen, shown),
+        lambda: compared(cases, seen, shown, right, GROUNDS, same_truth, advice),
     )
 
 
