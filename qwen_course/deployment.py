@@ -345,13 +345,18 @@ class Runs(Table[Run]):
         """Return name, form, agreement, both speeds, memory, size and start."""
         name = platform(item.platform).name
         if item.not_run:
-            return (name, item.form, f"not run here: {item.not_run}", *["-"] * 5)
+            return (name, item.form, "not run here", *["-"] * 5)
         return (
             *(name, item.form, f"{item.same} of {item.questions}"),
             *(f"{item.one:,.0f}", f"{item.together:,.0f}"),
             *(f"{item.memory / 2**20:,.0f} MB", f"{item.disk / 1e6:.1f} MB"),
             f"{item.ready_seconds:.1f} s",
         )
+
+    @property
+    def why_not(self) -> dict[str, str]:
+        """Why some did not run, by their names."""
+        return {platform(r.platform).name: r.not_run for r in self if r.not_run}
 
     def of(self, *names: str) -> "Runs":
         """Return the runs of some platforms."""
@@ -372,7 +377,8 @@ class Runs(Table[Run]):
             label = platform(name).name
             axes.plot(memory, speed, mark, color=colour, label=label)
         axes.set(xscale="log", yscale="log", xlabel="memory of all its processes, MB",
-                 ylabel="tokens a second, 16 questions at once")  # fmt: skip
+                 ylabel="tokens a second, 16 questions at once",
+                 title="What is made to run models takes less memory")  # fmt: skip
         axes.grid(alpha=0.3, which="both")
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
         return figure

@@ -398,8 +398,8 @@ def test_the_reader_reads_single_passages_of_subjects_it_never_saw(reader):
         answered = question.fact is not None
         expected = f"{question.expected} [1]" if answered else handbook.REFUSAL
         right[answered].append(reply.answer == expected)
-    assert sum(right[True]) / len(right[True]) > 0.5
-    assert sum(right[False]) / len(right[False]) > 0.6
+    assert sum(right[True]) / len(right[True]) > 0.8
+    assert sum(right[False]) / len(right[False]) > 0.8
 
 
 @installed
@@ -408,5 +408,5 @@ def test_the_assistant_answers_about_kestrel_mill_as_its_card_says(reader):
     built = DocumentAssistant(KESTREL, *reader, SentenceEmbedder(), k=1)
     found = documents.shares(documents.evaluate(built, questions))
     assert found.share("right passage first") > 0.85
-    assert found.share("right value, right citation") > 0.4
+    assert found.share("right value, right citation") > 0.5
     assert found.share("refused, not answered") > 0.7
