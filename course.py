@@ -29,7 +29,7 @@ EXTRAS = (
     *("capstones", "test"),
 )
 DEFAULT_PORT = 8888
-FIRST_INSTALL_GB, UPDATE_GB, START_GB = 3.5, 1.5, 0.2  # .venv took 2.2 GB
+FIRST_INSTALL_GB, UPDATE_GB, START_GB = 4.5, 1.5, 0.2  # .venv took 3.3 GB
 GB = 1e9
 STOPPED = 130  # what a shell reports for a program ended by Ctrl-C
 NO_POPUPS = {
