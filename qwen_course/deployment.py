@@ -5,6 +5,7 @@ platform with reasons, `export` writes the files that one of them reads, and `st
 is what each of them did with the same pocket model on one machine.
 """
 
+import functools
 import importlib
 import json
 from collections.abc import Iterable
@@ -100,8 +101,14 @@ def platforms() -> Platforms:
     >>> [one.name for one in platforms()][:3]
     ['Transformers', 'transformers serve', 'vLLM']
     """
+    return Platforms(_listed())
+
+
+@functools.cache
+def _listed() -> tuple[Platform, ...]:
+    """Read the list once: a table of runs asks for a platform in each row."""
     entries = read_yaml("platforms")["platforms"]
-    return Platforms(_platform(name, entry) for name, entry in entries.items())
+    return tuple(_platform(name, entry) for name, entry in entries.items())
 
 
 def _platform(name: str, entry: dict[str, Any]) -> Platform:
@@ -129,6 +136,17 @@ def platform(name: str) -> Platform:
             f'platform "{name}" is not one of {", ".join(ids)}.{suggest(name, known)}'
         )
     return known[name]
+
+
+def find(word: str) -> Platform | None:
+    """Return the platform of an id or name in any capitals, or None.
+
+    >>> find(" mlx ").name
+    'MLX'
+    """
+    wanted = word.strip().lower()
+    names = ((one, (one.id.lower(), one.name.lower())) for one in platforms())
+    return next((one for one, both in names if wanted in both), None)
 
 
 # From needs to a platform
@@ -170,6 +188,11 @@ class Choices(Table[Fit]):
     def __init__(self, fits: Iterable[Fit] = ()) -> None:
         super().__init__(fits)
         self.ruled_out = Unfits()
+
+    def why_not(self, one: Platform) -> str | None:
+        """Return the need that a platform fails, or None when it meets all."""
+        reasons = (out.reason for out in self.ruled_out if out.platform == one)
+        return next(reasons, None)
 
     def cells(self, item: Fit) -> Row:
         """Return the name and the reasons."""

@@ -409,20 +409,16 @@ def q5(seen: Any, seed: int) -> Mistake | None:
 
 
 def _misfits(named: dict[str, str]) -> Iterator[Mistake]:
-    known = {text.lower(): one for one in deployment.platforms()
-             for text in (one.id, one.name)}  # fmt: skip
     for name, needs in SITUATIONS.items():
-        given = known.get(named[name].strip().lower())
+        given = deployment.find(named[name])
         if given is None:
             ids = ", ".join(one.id for one in deployment.platforms())
             said = f'{name}: "{named[name]}" is not one of {ids}.'
             yield Mistake("unknown-platform", said)
             continue
-        found = deployment.choose(**needs)
-        for one in found.ruled_out:
-            if one.platform == given:
-                said = f"{name}: {given.name} does not suit: {one.reason}."
-                yield Mistake(f"misfit-{name.lower()}", said)
+        if reason := deployment.choose(**needs).why_not(given):
+            said = f"{name}: {given.name} does not suit: {reason}."
+            yield Mistake(f"misfit-{name.lower()}", said)
 
 
 # Question 6

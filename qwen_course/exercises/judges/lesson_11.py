@@ -230,17 +230,14 @@ def q3(seen: Any, seed: int) -> Mistake | None:
 
 def of_platform(name: str) -> Mistake | None:
     """Return which need of the case a platform fails, or None."""
-    known = {text.lower(): one for one in deployment.platforms()
-             for text in (one.id, one.name)}  # fmt: skip
-    given = known.get(name.strip().lower())
+    given = deployment.find(name)
     if given is None:
         ids = ", ".join(one.id for one in deployment.platforms())
         return Mistake("unknown-platform", f'"{name}" is not one of {ids}.')
     found = deployment.choose(**SERVING)  # type: ignore[arg-type]
-    for one in found.ruled_out:
-        if one.platform == given:
-            said = f"{given.name} does not suit the case: {one.reason}."
-            return Mistake("misfit", said)
+    if reason := found.why_not(given):
+        said = f"{given.name} does not suit the case: {reason}."
+        return Mistake("misfit", said)
     return None
 
 
