@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = "qwen-course"
 EXTRAS = (
     *("lab", "engines", "finetune", "serve", "monitor", "harness", "deploy"),
-    *("capstones", "test"),
+    *("capstones", "workshop", "site", "test"),
 )
 PYTHONS = ("3.11", "3.12", "3.13")
 # What a marker may ask of a system; the processors are those PyTorch has builds for.
