@@ -13,11 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,6 +34,7 @@ CONTINUOUS = [
     "--continuous-batching", "--attn-implementation", "sdpa", "--cb-block-size", "32",
     "--cb-num-blocks", "512", "--cb-max-batch-tokens", "512",
 ]  # fmt: skip
+SERVING = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
 TRANSFORMERS = "from transformers.cli.transformers import main; main()"
 
 
@@ -133,19 +130,21 @@ def commands(vllm: str | None, port: str) -> dict[str, tuple[list[str], str]]:
 def servers(vllm: str | None, wanted: Wanted) -> Iterator[dict[str, Any]]:
     """Run all servers and yield the ways to them; who is not asked does not compute."""
     from qwen_course import traffic
+    from qwen_course.platforms.wire import Started
 
     ways: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
         for name in filter(wanted, commands(vllm, "")):
-            port = str(free_port())
-            command, model = commands(vllm, port)[name]
-            stack.enter_context(running(command, port))
+            server = Started(
+                lambda port, name=name: commands(vllm, str(port))[name][0], SERVING
+            )
+            stack.enter_context(server)
+            _, model = commands(vllm, "")[name]
             # transformers refuses the field, and counts the tokens without it.
             usage = {"stream_options": {"include_usage": True}}
             count = {} if name.startswith(THEIRS) else usage
-            address = f"http://127.0.0.1:{port}/v1"
-            ways[name] = traffic.over_http(address, model, **count)
-            ways[name + WHOLE] = traffic.over_http(address, model, stream=False)
+            ways[name] = traffic.over_http(server.address, model, **count)
+            ways[name + WHOLE] = traffic.over_http(server.address, model, stream=False)
         yield ways
 
 
@@ -166,33 +165,6 @@ async def in_turn(ways: dict[str, Any], options, asked: list[str]) -> list[Any]:
 def middle(loads: list[Any]) -> Any:
     """Return the load with the median of tokens a second."""
     return sorted(loads, key=lambda load: load.tokens_per_second)[len(loads) // 2]
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-@contextlib.contextmanager
-def running(command: list[str], port: str):
-    """Start a server, wait until it answers, and stop it."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    process = subprocess.Popen(command, env=environment, **quiet)  # type: ignore[call-overload]
-    try:
-        for _ in range(1200):
-            if process.poll() is not None:
-                raise OSError(f"it ended with {process.returncode}: {command[:4]}")
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            time.sleep(0.1)
-        yield
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 async def measure(name: str, way: Any, options, asked: list[str]) -> list[Any]:

@@ -26,7 +26,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.measure import keep
-from benchmarks.serving import free_port, questions
+from benchmarks.serving import questions
+from qwen_course.platforms.wire import free_port
 
 LIMIT = 96  # tokens of an answer
 PATIENCE = (

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -171,12 +172,8 @@ def q2(seen: Outcomes, seed: int) -> Mistake | None:
     return mistakes.first(
         lambda: mistakes.of_calls(seen, shown),
         lambda: _no_parting(seen, shown),
-        lambda: compared(cases, seen, shown, right, PARTINGS, _equal, advice),
+        lambda: compared(cases, seen, shown, right, PARTINGS, operator.eq, advice),
     )
-
-
-def _equal(value: Any, expected: Any) -> bool:
-    return value == expected
 
 
 def _no_parting(seen: Outcomes, shown: Sequence[str]) -> Mistake | None:
@@ -372,7 +369,7 @@ def q4(seen: Outcomes, seed: int) -> Mistake | None:
     return mistakes.first(
         lambda: mistakes.of_calls(seen, shown),
         lambda: _no_dict(seen, shown),
-        lambda: compared(cases, seen, shown, right, CHECKS, _equal, advice),
+        lambda: compared(cases, seen, shown, right, CHECKS, operator.eq, advice),
     )
 
 
@@ -504,7 +501,7 @@ def q6(seen: Outcomes, seed: int) -> Mistake | None:
     return mistakes.first(
         lambda: mistakes.of_calls(seen, shown),
         lambda: _no_pair(seen, shown),
-        lambda: compared(cases, seen, shown, right, LAYOUTS, _equal, advice),
+        lambda: compared(cases, seen, shown, right, LAYOUTS, operator.eq, advice),
     )
 
 

@@ -6,6 +6,7 @@ colleague with some time.
 """
 
 import math
+import operator
 import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -522,12 +523,8 @@ def q6(seen: Outcomes, seed: int) -> Mistake | None:
     return mistakes.first(
         lambda: mistakes.of_calls(seen, shown),
         lambda: _no_list(seen, shown),
-        lambda: compared(cases, seen, shown, right, ALARMS, _equal, advice),
+        lambda: compared(cases, seen, shown, right, ALARMS, operator.eq, advice),
     )
-
-
-def _equal(value: Any, expected: Any) -> bool:
-    return value == expected
 
 
 def _no_list(seen: Outcomes, shown: Sequence[str]) -> Mistake | None:
