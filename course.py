@@ -2,13 +2,16 @@
 
     python course.py           make .venv, install the tested versions, open JupyterLab
     python course.py test      the same set-up, then the whole test suite
+    python course.py site      the same set-up, then the course as a website
     python course.py doctor    look for problems, change nothing
 
-It uses the standard library alone, on Linux, macOS and Windows, and is safe to run
-again: it compares what .venv holds with constraints.txt and installs what differs.
+With --offline DIR it takes everything from the bundle in DIR and uses no network. It
+uses the standard library alone, on Linux, macOS and Windows, and is safe to run again:
+it compares what .venv holds with constraints.txt and installs what differs.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -19,6 +22,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -26,7 +30,7 @@ ROOT = Path(__file__).resolve().parent
 OLDEST, NEWEST = (3, 11), (3, 13)
 EXTRAS = (
     *("lab", "engines", "finetune", "serve", "monitor", "harness", "deploy"),
-    *("capstones", "test"),
+    *("capstones", "workshop", "site", "test"),
 )
 DEFAULT_PORT = 8888
 FIRST_INSTALL_GB, UPDATE_GB, START_GB = 4.5, 1.5, 0.2  # .venv took 3.3 GB
@@ -38,7 +42,10 @@ NO_POPUPS = {
         "checkForUpdates": False,
     }
 }
-STYLE_PATHS = ("course.py", "qwen_course", "tests", "training", "benchmarks")
+STYLE_PATHS = (
+    *("course.py", "qwen_course", "tests", "training", "benchmarks"),
+    *("docs", "workshop"),
+)
 NOTEBOOK_PATHS = ("notebooks", "solutions", "exercises")
 
 
@@ -244,10 +251,16 @@ def course_link(venv: Path) -> Path | None:
     return None
 
 
-def to_install(root: Path) -> list[str]:
+def course_pins(root: Path) -> dict[str, str]:
+    """Return the versions that the course asks of this computer."""
+    return read_pins((root / "constraints.txt").read_text(encoding="utf-8"))
+
+
+def to_install(root: Path, bundle: "Bundle | None" = None) -> list[str]:
     """Return a phrase for everything in .venv that is not as the course needs it."""
     venv = root / ".venv"
-    pins = read_pins((root / "constraints.txt").read_text(encoding="utf-8"))
+    part = bundle or smaller_part(venv)
+    pins = part.of(course_pins(root)) if part else course_pins(root)
     phrases = differences(pins, installed(venv))
     link = course_link(venv)
     if link is None:
@@ -255,6 +268,157 @@ def to_install(root: Path) -> list[str]:
     elif not link.exists() or not link.samefile(root):
         phrases.append("qwen-course is another folder's")
     return phrases
+
+
+# A bundle: all that the course needs in one folder, for a computer with no network
+
+
+class Bundle(NamedTuple):
+    """What a bundle has for this computer, or what a .venv made from it holds."""
+
+    folder: Path
+    extras: tuple[str, ...]
+    wheels: dict[str, str]  # from a package's name to the file in the folder "wheels"
+
+    def of(self, pins: dict[str, str]) -> dict[str, str]:
+        """Return the pins of the packages that are in this bundle."""
+        return {name: pins[name] for name in pins if name in self.wheels}
+
+
+def read_bundle(folder: Path, venv: Path) -> Bundle:
+    """Return what the bundle in `folder` has for the Python of `venv`.
+
+    Raises CourseError when there is no bundle, only a part of one, or one for others.
+    """
+    file = folder / BUNDLE_FILE
+    if not file.is_file():
+        raise CourseError(
+            f"{folder.resolve()} holds no bundle: behind --offline name the folder in "
+            "which START.html and the folder wheels lie"
+        )
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        complete, targets = content["complete"], content["targets"]
+        extras = tuple(content["extras"])
+    except (ValueError, KeyError, TypeError):
+        raise CourseError(f"{file.resolve()} is damaged. {COPY_AGAIN}") from None
+    if not complete:
+        raise CourseError(
+            f"The bundle in {folder.resolve()} is not complete, as the program that "
+            f"makes it was stopped: {ASK_FOR_ANOTHER}"
+        )
+    target = this_target(venv)
+    if target not in targets:
+        raise CourseError(not_for_this(target, list(targets)))
+    return Bundle(folder.resolve(), extras, targets[target])
+
+
+def this_target(venv: Path) -> str:
+    """Return the name that bundles have for this system and Python: "linux-3.12"."""
+    system = {"linux": "linux", "darwin": "macos", "win32": "windows"}
+    arm = platform.machine().lower() in ("arm64", "aarch64")
+    name = system.get(sys.platform, sys.platform)
+    if arm != (name == "macos"):
+        name += f" on {platform.machine()}"
+    return f"{name}-{venv_version(venv)}"
+
+
+def venv_version(venv: Path) -> str:
+    """Return the version of the Python in a .venv, or of this one, as in "3.12"."""
+    file = venv / "pyvenv.cfg"
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    found = re.search(r"^version(?:_info)? *= *(\d+\.\d+)", text, re.MULTILINE)
+    return found[1] if found else "{}.{}".format(*sys.version_info)
+
+
+def not_for_this(target: str, targets: list[str], which=shutil.which) -> str:
+    """Return the sentence for a bundle that was made for other computers.
+
+    >>> not_for_this("linux-3.13", ["linux-3.11"], which=lambda name: True)[:41]
+    'The bundle has nothing for linux-3.13, it'
+    """
+    system = target.rpartition("-")[0]
+    ours = [one.rpartition("-")[2] for one in targets if one.startswith(f"{system}-")]
+    said = f"The bundle has nothing for {target}, it is for {', '.join(targets)}"
+    if not ours:
+        return f"{said}: {ASK_FOR_ANOTHER}"
+    have = [f"python{version}" for version in ours if which(f"python{version}")]
+    if have:
+        return f"{said}: type {have[0]} course.py with the same words, and add --fresh"
+    return f"{said}: install Python {ours[-1]}, or {ASK_FOR_ANOTHER}"
+
+
+def bundle_problem(bundle: Bundle, root: Path) -> str:
+    """Return a sentence when a bundle's wheels are not those the course needs, else "".
+
+    Every byte of them is read, as pip will do.
+    """
+    versions = {name: file.split("-")[1] for name, file in bundle.wheels.items()}
+    others = differences(bundle.of(course_pins(root)), versions)
+    if others:
+        return (
+            f"The bundle was made for another state of the course ({shorten(others)}): "
+            f"use the folder course in {bundle.folder}"
+        )
+    print(f"Checking {len(bundle.wheels)} packages in {bundle.folder} ...", flush=True)
+    sums = bundle.folder / "SHA256SUMS"
+    lines = sums.read_text(encoding="utf-8").splitlines() if sums.exists() else ()
+    known = {line.partition("  ")[2]: line.partition("  ")[0] for line in lines}
+    names = [f"wheels/{file}" for file in bundle.wheels.values()]
+    wrong = [name for name in names if digest(bundle.folder / name) != known.get(name)]
+    if wrong:
+        return f"Missing or damaged in the bundle: {shorten(wrong)}. {COPY_AGAIN}"
+    return ""
+
+
+def digest(file: Path) -> str:
+    """Return the SHA-256 of a file, "" of one that is not there."""
+    total = hashlib.sha256()
+    try:
+        with file.open("rb") as opened:
+            for block in iter(lambda: opened.read(2**20), b""):
+                total.update(block)
+    except FileNotFoundError:
+        return ""
+    return total.hexdigest()
+
+
+def note_part(venv: Path, bundle: Bundle) -> None:
+    """Write down which part of the course a .venv has when it is not the whole."""
+    file = venv / BUNDLE_FILE
+    if set(bundle.extras) >= set(EXTRAS):
+        file.unlink(missing_ok=True)
+        return
+    note = {"extras": bundle.extras, "packages": sorted(bundle.wheels)}
+    file.write_text(json.dumps(note), encoding="utf-8")
+
+
+def smaller_part(venv: Path) -> Bundle | None:
+    """Return the part of the course that a .venv has, or None for the whole."""
+    file = venv / BUNDLE_FILE
+    if not file.exists():
+        return None
+    note = json.loads(file.read_text(encoding="utf-8"))
+    return Bundle(venv, tuple(note["extras"]), dict.fromkeys(note["packages"], ""))
+
+
+def need_extra(root: Path, extra: str) -> None:
+    """Raise CourseError when .venv was made from a bundle without `extra`."""
+    part = smaller_part(root / ".venv")
+    if part and extra not in part.extras:
+        raise CourseError(
+            f'The bundle this .venv was made from has no "{extra}", only '
+            f"{', '.join(part.extras)}: with a network type python course.py --fresh "
+            f"{extra}"
+        )
+
+
+def stay_offline(bundle: Bundle) -> None:
+    """Let what is started now ask no network, and find the bundle's checkpoints."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    hub = bundle.folder / "hub"
+    if hub.is_dir():
+        os.environ["HF_HUB_CACHE"] = str(hub)
 
 
 # Make .venv and install
@@ -314,41 +478,61 @@ def remove_venv(venv: Path) -> None:
     shutil.rmtree(venv)
 
 
-def pip_commands(root: Path) -> list[list[str]]:
+def pip_commands(root: Path, bundle: Bundle | None = None) -> list[list[str]]:
     """Return the two pip commands of the set-up.
 
     torch comes first and alone, so that its pin decides which build is taken and no
     other package's range can ask for a newer one.
     """
-    pins = read_pins((root / "constraints.txt").read_text(encoding="utf-8"))
-    pip = [str(venv_python(root / ".venv")), "-m", "pip", "install"]
+    pins, venv = course_pins(root), root / ".venv"
+    part = bundle or smaller_part(venv)
+    pip = [str(venv_python(venv)), "-m", "pip", "install"]
     pip += ["--disable-pip-version-check", "--constraint", "constraints.txt"]
+    if bundle:
+        pip += ["--no-index", "--find-links", str(bundle.folder / "wheels")]
     first = [f"{name}=={pins[name]}" for name in ("torch", "setuptools")]
-    course = ["--no-build-isolation", "--editable", f".[{','.join(EXTRAS)}]"]
+    extras = part.extras if part else EXTRAS
+    course = ["--no-build-isolation", "--editable", f".[{','.join(extras)}]"]
     return [[*pip, *first], [*pip, *course]]
 
 
-def install(root: Path) -> None:
+def install(root: Path, bundle: Bundle | None = None) -> None:
     """Bring .venv to the tested versions, and say what happens meanwhile."""
     venv, start = root / ".venv", time.monotonic()
     log = venv / "install.log"
     log.write_text("", encoding="utf-8")
-    for command in pip_commands(root):
-        if run_logged(command, root, log) != 0:
-            raise CourseError(failure(log.read_text(encoding="utf-8"), root))
+    for command in pip_commands(root, bundle):
+        if run_logged(command, root, log, pip_settings(bundle)) != 0:
+            raise CourseError(failure(log.read_text(encoding="utf-8"), root, bundle))
+    if bundle:
+        note_part(venv, bundle)
     wrong = [phrase for phrase in to_install(root) if "missing" not in phrase]
     if wrong:
-        raise CourseError(f"{shorten(wrong)} after the installation: type {FRESH}")
+        again = what_to_type(bundle and bundle.folder, "--fresh")
+        raise CourseError(f"{shorten(wrong)} after the installation: type {again}")
     seconds = time.monotonic() - start
     print(f"Installed {len(installed(venv))} packages in {seconds:.0f} seconds.")
 
 
-def run_logged(command: list[str], folder: Path, log: Path) -> int:
+def pip_settings(bundle: Bundle | None) -> dict[str, str]:
+    """Return the environment of pip: with a bundle, without this computer's settings.
+
+    A place for packages that they name would help by accident, and not elsewhere.
+    """
+    if bundle is None:
+        return dict(os.environ)
+    kept = {name: os.environ[name] for name in os.environ if name[:4] != "PIP_"}
+    return {**kept, "PIP_CONFIG_FILE": os.devnull}
+
+
+def run_logged(
+    command: list[str], folder: Path, log: Path, environment: dict[str, str]
+) -> int:
     """Run a command, append its output to `log`, and show the line it is at."""
     process = subprocess.Popen(
         command,
         cwd=folder,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        env={**environment, "PYTHONIOENCODING": "utf-8"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
@@ -371,7 +555,7 @@ def show_step(line: str) -> None:
     print("\r" + text[:width].ljust(width), end="" if text else "\r", flush=True)
 
 
-def failure(output: str, root: Path) -> str:
+def failure(output: str, root: Path, bundle: Bundle | None = None) -> str:
     """Return the sentence for an installation that pip gave up."""
     if "No space left" in output or disk_problem(root, START_GB):
         return (
@@ -379,9 +563,12 @@ def failure(output: str, root: Path) -> str:
             f"{FIRST_INSTALL_GB:.0f} GB, and about 7 GB where pip takes PyTorch's "
             "NVIDIA build. Delete what you no longer need, then type the same again"
         )
+    remedy = "Check the network, then type the same again"
+    if bundle:
+        remedy = f"The bundle in {bundle.folder} lacks something: {ASK_FOR_ANOTHER}"
     return (
-        f"The installation failed: {pip_reason(output)}. Check the network, then type "
-        "the same again; all that pip said is in .venv/install.log"
+        f"The installation failed: {pip_reason(output)}. {remedy}; "
+        "all that pip said is in .venv/install.log"
     )
 
 
@@ -420,24 +607,40 @@ def shorten(phrases: list[str], most: int = 3) -> str:
     return f"{shown}, and {rest} more" if rest > 0 else shown
 
 
-def set_up(root: Path, fresh: bool = False) -> Path:
+def set_up(root: Path, fresh: bool = False, offline: Path | None = None) -> Path:
     """Make .venv what the course needs, if it is not, and return its Python."""
     venv = root / ".venv"
     if fresh and venv.exists():
         remove_venv(venv)
+    bundle = read_bundle(offline, venv) if offline else None
     if not venv.exists():
         stop_at(machine_problem(*this_machine()))
         stop_at(disk_problem(root, FIRST_INSTALL_GB))
         make_venv(venv)
     elif broken(venv):
-        raise CourseError(f"{venv} is broken; to make it anew type: {FRESH}")
-    reasons = to_install(root)
+        again = what_to_type(offline, "--fresh")
+        raise CourseError(f"{venv} is broken; to make it anew type: {again}")
+    reasons = to_install(root, bundle)
     if reasons:
         stop_at(disk_problem(root, UPDATE_GB))
+        if bundle:
+            stop_at(bundle_problem(bundle, root))
         print(f"Installing what the course needs: {shorten(reasons)}.", flush=True)
-        install(root)
+        install(root, bundle)
+    if bundle:
+        stay_offline(bundle)
     stop_at(disk_problem(root, START_GB))
     return venv_python(venv)
+
+
+def what_to_type(bundle: Path | None, *options: str) -> str:
+    """Return what to type, for one who uses a bundle or not.
+
+    >>> what_to_type(None, "--fresh")
+    'python course.py --fresh'
+    """
+    offline = (f'--offline "{bundle.resolve()}"',) if bundle else ()
+    return " ".join(("python course.py", *options, *offline))
 
 
 def this_machine() -> tuple[str, str, int]:
@@ -451,14 +654,14 @@ def stop_at(problem: str) -> None:
         raise CourseError(problem)
 
 
-# The three commands
+# The commands
 
 
 def open_lab(root: Path, options: argparse.Namespace) -> int:
     """Set up, then run JupyterLab on the first lesson until it is closed."""
     lesson = first_notebook(root)
     stop_at(port_problem(options.port))
-    python = set_up(root, options.fresh)
+    python = set_up(root, options.fresh, options.offline)
     turn_off_popups(root / ".venv")
     print(f"Opening {lesson}. To stop JupyterLab press Ctrl-C here.", flush=True)
     status = run(lab_command(python, root, lesson, options), root, patient=True)
@@ -508,9 +711,10 @@ def run_tests(root: Path, options: argparse.Namespace) -> int:
 
     The style comes first, so that the last line is pytest's summary.
     """
-    python = set_up(root, options.fresh)
+    python = set_up(root, options.fresh, options.offline)
+    need_extra(root, "test")
     failed = []
-    for arguments in [*style_commands(root), pytest_command(root, options.pytest)]:
+    for arguments in [*style_commands(root), pytest_command(root, options.rest)]:
         print("$ python -m " + " ".join(arguments), flush=True)
         if run([str(python), "-m", *arguments], root) != 0:
             failed.append(arguments[0])
@@ -537,6 +741,13 @@ def pytest_command(root: Path, extra: list[str]) -> list[str]:
     named = [word for word in extra if (root / word.partition("::")[0]).exists()]
     paths = () if named else ("tests", "qwen_course", *NOTEBOOK_PATHS)
     return command + [path for path in paths if (root / path).exists()] + extra
+
+
+def build_site(root: Path, options: argparse.Namespace) -> int:
+    """Set up, then let docs/build.py make the website, and return its status."""
+    python = set_up(root, options.fresh, options.offline)
+    need_extra(root, "site")
+    return run([str(python), "-m", "docs.build", *options.rest], root)
 
 
 def run(command: list[str], folder: Path, patient: bool = False) -> int:
@@ -567,7 +778,7 @@ def end(process: subprocess.Popen) -> None:
 def doctor(root: Path, options: argparse.Namespace) -> int:
     """Look at this computer, then let qwen_course.doctor look from inside .venv."""
     problems = 0
-    for name, good, problem in outer_checks(root, options.port):
+    for name, good, problem in outer_checks(root, options):
         problems += bool(problem)
         print(f"{'problem' if problem else 'ok':9} {name:12} {problem or good}")
     python = venv_python(root / ".venv")
@@ -577,49 +788,62 @@ def doctor(root: Path, options: argparse.Namespace) -> int:
     return run([str(python), "-m", "qwen_course", "doctor"], root) or int(problems > 0)
 
 
-def outer_checks(root: Path, port: int) -> list[tuple[str, str, str]]:
+def outer_checks(root: Path, options: argparse.Namespace) -> list[tuple[str, str, str]]:
     """Return (name, what is good, what is wrong or "") of each check without .venv."""
+    port, offline = options.port, options.offline
     system, machine, bits = this_machine()
     free_gb = shutil.disk_usage(root).free / GB
     needed_gb = START_GB if (root / ".venv").exists() else FIRST_INSTALL_GB
     wrong = machine_problem(system, machine, bits)
-    return [
+    checks = [
         ("Python", platform.python_version(), python_problem()),
         ("computer", f"{system} {machine}, {bits} bits", wrong),
         ("disk", f"{free_gb:.1f} GB free", disk_problem(root, needed_gb)),
         ("port", f"{port} is free", port_problem(port)),
-        (".venv", "holds the tested versions", venv_problem(root)),
+        (".venv", "holds the tested versions", venv_problem(root, offline)),
     ]
+    if offline:
+        checks.append(("bundle", f"{offline.resolve()} is whole", ""))
+        try:
+            bundle = read_bundle(offline, root / ".venv")
+            stop_at(bundle_problem(bundle, root))
+            stay_offline(bundle)
+        except CourseError as error:
+            checks[-1] = (*checks[-1][:2], str(error))
+    return checks
 
 
-def venv_problem(root: Path) -> str:
+def venv_problem(root: Path, offline: Path | None) -> str:
     """Return a sentence when .venv is missing, broken or differs, else ""."""
     if not (root / ".venv").exists():
-        return "The course is not installed yet: type python course.py"
+        return f"The course is not installed yet: type {what_to_type(offline)}"
     if broken(root / ".venv"):
-        return f"It is broken; to make it anew type: {FRESH}"
+        return f"It is broken; to make it anew type: {what_to_type(offline, '--fresh')}"
     reasons = to_install(root)
     if reasons:
-        return (
-            f"{shorten(reasons)}; to install the tested versions type: python course.py"
-        )
+        remedy = f"to install the tested versions type: {what_to_type(offline)}"
+        return f"{shorten(reasons)}; {remedy}"
     return ""
 
 
-FRESH = "python course.py --fresh"
-COMMANDS = {"open": open_lab, "test": run_tests, "doctor": doctor}
+BUNDLE_FILE = "bundle.json"
+ASK_FOR_ANOTHER = "ask the person who made it for one that fits"
+COPY_AGAIN = "Copy the bundle once more; to check a copy open its START.html"
+COMMANDS = {"open": open_lab, "test": run_tests, "site": build_site, "doctor": doctor}
 
 
 # The command line
 
 
 def read_arguments(words: list[str]) -> argparse.Namespace:
-    """Return the options; every word behind "test" is pytest's."""
-    cut = words.index("test") + 1 if "test" in words else len(words)
+    """Return the options; what stands behind "test" or "site" is for these two."""
+    ends = [words.index(word) + 1 for word in ("test", "site") if word in words]
+    cut = min(ends, default=len(words))
     parser = argparse.ArgumentParser(
         prog="python course.py",
         description="Set up the course in .venv, then open it in JupyterLab.",
-        epilog='Everything behind "test" goes to pytest: python course.py test -k chat',
+        epilog="Options of this program stand before the command. Everything behind "
+        '"test" goes to pytest: python course.py test -k chat',
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -628,13 +852,16 @@ def read_arguments(words: list[str]) -> argparse.Namespace:
         choices=list(COMMANDS),
         default="open",
         help="open: JupyterLab at the first lesson (the default); "
-        "test: the whole test suite; doctor: look for problems",
+        "test: the whole test suite; site: the course as a website; "
+        "doctor: look for problems",
     )
     parser.add_argument("--no-browser", action="store_true", help="only print the link")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="default: 8888")
     parser.add_argument("--fresh", action="store_true", help="make .venv anew")
+    bundle = "take all packages from this bundle, and use no network"
+    parser.add_argument("--offline", type=Path, metavar="DIR", help=bundle)
     options = parser.parse_args(words[:cut])
-    options.pytest = words[cut:]
+    options.rest = words[cut:]
     return options
 
 

@@ -21,6 +21,17 @@ def doctor(options: argparse.Namespace) -> int:
     return 1 if any(check.status == "problem" for check in report.checks) else 0
 
 
+def explain(options: argparse.Namespace) -> int:
+    """Say what an error message means and what to type; 1 when no entry fits."""
+    from qwen_course import troubleshooting
+
+    if not options.text and sys.stdin.isatty():
+        print("Paste the message, then press Ctrl-D (on Windows Ctrl-Z and Enter).")
+    entry = troubleshooting.explain(" ".join(options.text) or sys.stdin.read())
+    print(entry)
+    return int(entry is troubleshooting.UNKNOWN)
+
+
 def models(options: argparse.Namespace) -> int:
     """List the pocket models and the catalogue, or recommend for a task."""
     from qwen_course import catalog
@@ -216,6 +227,84 @@ def _add_grade(sub: argparse.ArgumentParser) -> None:
     sub.format_help = format_help  # type: ignore[method-assign]
 
 
+def class_(options: argparse.Namespace) -> int:
+    """Report on a class: who is stuck where, and what to take up again in the room."""
+    from qwen_course.exercises import classroom
+
+    lessons = [one for one in options.lessons.split(",") if one.strip()]
+    found = classroom.read(options.folder, lessons)
+    for sentence in found.notes:
+        print(f"qwen-course: {sentence}", file=sys.stderr)
+    shown = found.anonymous() if options.anonymous else found
+    classroom.write(shown, options.out)
+    print(f"{shown}\n\nSee {options.out}")
+    return 0
+
+
+def _add_class(sub: argparse.ArgumentParser) -> None:
+    text = "exported progress, results.csv of grade, or notebooks"
+    sub.add_argument("folder", type=Path, help=text)
+    out = Path("class.html")
+    sub.add_argument("--out", type=Path, default=out, help="the page (class.html)")
+    sub.add_argument("--lessons", default="", help="such as 01,02 (those begun)")
+    sub.add_argument("--anonymous", action="store_true", help="numbers for names")
+
+
+def room(options: argparse.Namespace) -> int:
+    """Show live where everybody is, from what learners choose to send; local only."""
+    from qwen_course import room as rooms
+
+    made = rooms.Room(options.code, options.learners, options.anywhere)
+    rooms.run(made, options.host, options.port, options.save)
+    return 0
+
+
+def _add_room(sub: argparse.ArgumentParser) -> None:
+    text = "127.0.0.1 (this machine); 0.0.0.0 opens it to the room"
+    sub.add_argument("--host", default="127.0.0.1", help=text)
+    sub.add_argument("--port", type=int, default=8700, help="0 takes a free one (8700)")
+    sub.add_argument("--code", default="", help="that learners type (made anew)")
+    sub.add_argument("--learners", type=int, default=60, help="at most (60)")
+    sub.add_argument("--save", type=Path, help="folder for everybody's progress (none)")
+    text = "let requests from other networks in"
+    sub.add_argument("--anywhere", action="store_true", help=text)
+
+
+def slides(options: argparse.Namespace) -> int:
+    """Make slides of lessons: one HTML file each, which needs no network."""
+    from qwen_course import slides as deck
+
+    for file in deck.write(options.lessons, options.out):
+        print(file)
+    return 0
+
+
+def _add_slides(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("lessons", nargs="*", metavar="LESSON", help="such as 03 (all)")
+    sub.add_argument("--out", type=Path, default="slides", help="a folder (slides)")
+
+
+def bundle(options: argparse.Namespace) -> int:
+    """Put the course and all it needs into a folder for computers without a network."""
+    from qwen_course import bundle as bundles
+
+    return bundles.run(options)
+
+
+def _add_bundle(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--out", type=Path, metavar="DIR", help="the folder to make")
+    sub.add_argument("--platform", help="linux,macos,windows (this one)")
+    sub.add_argument("--python", help="3.11,3.12,3.13 (this one)")
+    sub.add_argument("--only", metavar="EXTRAS", help="such as lab,test (all)")
+    text = "such as Qwen/Qwen3-0.6B or Qwen/Qwen3-0.6B@COMMIT; may be given again"
+    sub.add_argument("--checkpoint", action="append", metavar="ID", help=text)
+    sub.add_argument("--mirror", help="address of another server of checkpoints")
+    text = "one more place with wheels, as for pip; may be given again"
+    sub.add_argument("--find-links", action="append", metavar="WHERE", help=text)
+    sub.add_argument("--sizes", action="store_true", help="print what an extra takes")
+    sub.add_argument("--check", type=Path, metavar="DIR", help="read a bundle again")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qwen-course", description="The tools of the Qwen course."
@@ -225,11 +314,14 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(run: Callable[[Any], int]) -> argparse.ArgumentParser:
         text = (run.__doc__ or "").strip()
-        sub = commands.add_parser(run.__name__, help=text, description=text)
+        name = run.__name__.rstrip("_")  # `class` is a word of Python's own
+        sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
         return sub
 
     command(doctor)
+    sub = command(explain)
+    sub.add_argument("text", nargs="*", help="the message; else standard input is read")
     sub = command(models)
     sub.add_argument("--series", help="only this series, for example Qwen3")
     sub.add_argument(
@@ -262,6 +354,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, help="a folder (the course's cache folder)")
     _add_serve(command(serve))
     _add_grade(command(grade))
+    _add_bundle(command(bundle))
+    _add_slides(command(slides))
+    _add_class(command(class_))
+    _add_room(command(room))
     return parser
 
 

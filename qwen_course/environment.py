@@ -10,6 +10,7 @@ A tool for the course's authors; `qwen_course.doctor` uses its comparison.
 import functools
 import importlib.metadata
 import itertools
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,7 @@ def read_pins(text: str) -> dict[str, "Requirement"]:
 def wanted() -> list["Requirement"]:
     """Return what must be installed here: the pins, or outside a clone the ranges."""
     from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
     constraints = ROOT / "constraints.txt"
     if constraints.exists():
@@ -89,9 +91,21 @@ def wanted() -> list["Requirement"]:
         found = [
             Requirement(line) for line in importlib.metadata.requires(PROJECT) or []
         ]
+    part = smaller_part()
     return [
-        one for one in found if not one.marker or one.marker.evaluate({"extra": ""})
+        one
+        for one in found
+        if (not one.marker or one.marker.evaluate({"extra": ""}))
+        and (part is None or canonicalize_name(one.name) in part)
     ]
+
+
+def smaller_part() -> set[str] | None:
+    """Return the packages of a .venv made from a smaller bundle, None for the whole."""
+    note = Path(sys.prefix) / "bundle.json"
+    if not note.exists():
+        return None
+    return set(json.loads(note.read_text("utf-8"))["packages"])
 
 
 def differences() -> list[str]:

@@ -13,8 +13,11 @@ def test_help_names_every_command(capsys):
         cli.main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for name in ("doctor", "models", "download", "chat", "evaluate", "serve", "grade"):
-        assert name in text
+    for name in (
+        *("doctor", "models", "download", "chat", "evaluate", "export", "serve"),
+        *("grade", "class", "room", "slides", "bundle", "explain"),
+    ):
+        assert f"    {name}" in text
 
 
 def test_chat_answers_one_question(capsys):

@@ -5,6 +5,7 @@ that pip would leave in it.
 """
 
 import ast
+import hashlib
 import importlib.util
 import json
 import os
@@ -55,7 +56,7 @@ def complete(course, monkeypatch):
 @pytest.fixture
 def ready(complete, monkeypatch):
     """The same, where to install anything fails the test."""
-    monkeypatch.setattr(complete, "install", lambda root: pytest.fail("It installed."))
+    monkeypatch.setattr(complete, "install", lambda *_: pytest.fail("It installed."))
     return complete
 
 
@@ -75,6 +76,27 @@ def find_package(course, name):
 def link_course(course, folder):
     info = add_package(course, "qwen_course", "0.1.0")
     (info / "direct_url.json").write_text(json.dumps({"url": folder.as_uri()}))
+
+
+def make_bundle(course, **changes):
+    """Write a bundle of empty wheels for this computer, and return its folder."""
+    folder = course.ROOT.parent / "a bundle"
+    (folder / "wheels").mkdir(parents=True, exist_ok=True)
+    pins = course.course_pins(course.ROOT)
+    wheels = {
+        name: f"{name.replace('-', '_')}-{pin}-py3-none-any.whl"
+        for name, pin in pins.items()
+    }
+    target = course.this_target(course.ROOT / ".venv")
+    content = {"complete": True, "extras": course.EXTRAS, "targets": {target: wheels}}
+    content |= changes
+    (folder / "bundle.json").write_text(json.dumps(content))
+    sums = ""
+    for file in wheels.values():
+        (folder / "wheels" / file).write_text(file)
+        sums += f"{hashlib.sha256(file.encode()).hexdigest()}  wheels/{file}\n"
+    (folder / "SHA256SUMS").write_text(sums)
+    return folder
 
 
 def run(*words, folder=ROOT, cwd=None, **variables):
@@ -101,7 +123,7 @@ def one_sentence(capsys):
 def test_help_names_the_commands_and_works_from_any_folder(tmp_path):
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for word in ("test", "doctor", "--no-browser", "--port", "--fresh"):
+    for word in ("test", "site", "doctor", "--port", "--fresh", "--offline"):
         assert word in done.stdout
 
 
@@ -234,8 +256,8 @@ def test_a_disk_that_fills_during_the_install_is_recognised(course):
 def test_torch_is_installed_first_and_everything_is_constrained(course):
     first, second = course.pip_commands(course.ROOT)
     assert first[-2] == "torch==2.13.0"
-    extras = "lab,engines,finetune,serve,monitor,harness,deploy,capstones,test"
-    assert second[-1] == f".[{extras}]"
+    extras = "lab,engines,finetune,serve,monitor,harness,deploy,capstones"
+    assert second[-1] == f".[{extras},workshop,site,test]"
     for command in (first, second):
         assert command[command.index("--constraint") + 1] == "constraints.txt"
 
@@ -266,7 +288,8 @@ def test_fresh_deletes_the_venv_but_not_the_one_it_runs_in(ready, monkeypatch, c
 
 def test_a_second_run_installs_nothing(ready):
     assert ready.to_install(ready.ROOT) == []
-    assert ready.set_up(ready.ROOT) == ready.venv_python(ready.ROOT / ".venv")
+    python = ready.set_up(ready.ROOT)
+    assert python == ready.venv_python(ready.ROOT / ".venv")
 
 
 def test_a_local_version_of_torch_satisfies_its_pin(ready):
@@ -278,11 +301,11 @@ def test_a_local_version_of_torch_satisfies_its_pin(ready):
 
 def test_another_version_is_named_and_put_right(ready, monkeypatch, capsys):
     installs = []
-    monkeypatch.setattr(ready, "install", installs.append)
+    monkeypatch.setattr(ready, "install", lambda *words: installs.append(words))
     folder = find_package(ready, "transformers")
     folder.rename(folder.with_name("transformers-4.57.0.dist-info"))
     ready.set_up(ready.ROOT)
-    assert installs == [ready.ROOT]
+    assert installs == [(ready.ROOT, None)]
     assert "transformers 4.57.0 (tested: 5." in capsys.readouterr().out
 
 
@@ -357,7 +380,7 @@ def test_a_jupyterlab_that_fails_is_reported(ready, monkeypatch, capsys):
 def test_words_behind_test_go_to_pytest(course):
     options = course.read_arguments(["--fresh", "test", "-k", "template", "--port"])
     assert options.fresh
-    assert options.pytest == ["-k", "template", "--port"]
+    assert options.rest == ["-k", "template", "--port"]
 
 
 def test_the_suite_is_everything_unless_files_are_named(course):
@@ -387,6 +410,147 @@ def test_a_failed_style_check_fails_the_run_but_not_before_the_tests(
 def test_a_run_in_which_all_passes_ends_well(ready, monkeypatch):
     monkeypatch.setattr(ready, "run", lambda *_: 0)
     assert ready.main(["test", "-x"]) == 0
+
+
+def test_the_site_is_built_by_its_own_program_with_the_words_behind_it(
+    ready, monkeypatch
+):
+    commands = []
+    monkeypatch.setattr(ready, "run", lambda command, *_: commands.append(command) or 5)
+    assert ready.main(["site", "--out", "here"]) == 5
+    python = ready.venv_python(ready.ROOT / ".venv")
+    assert commands == [[str(python), "-m", "docs.build", "--out", "here"]]
+
+
+# From a bundle, with no network
+
+
+def test_a_bundle_is_the_only_place_that_pip_looks_into(course, monkeypatch):
+    monkeypatch.setenv("PIP_FIND_LINKS", "elsewhere")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "pip.conf")
+    bundle = course.read_bundle(make_bundle(course), course.ROOT / ".venv")
+    for command in course.pip_commands(course.ROOT, bundle):
+        assert "--no-index" in command
+        place = command[command.index("--find-links") + 1]
+        assert place == str(bundle.folder / "wheels")
+    settings = course.pip_settings(bundle)
+    assert settings["PIP_CONFIG_FILE"] == os.devnull
+    assert "PIP_FIND_LINKS" not in settings
+    assert course.pip_settings(None)["PIP_FIND_LINKS"] == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("nothing", "holds no bundle"),
+        ("not finished", "is not complete"),
+        ("half", "bundle.json is damaged"),
+    ],
+)
+def test_a_folder_that_is_no_whole_bundle_is_refused(course, capsys, folder, said):
+    place = make_bundle(course, complete=folder != "not finished")
+    if folder == "nothing":
+        place = course.ROOT.parent
+    if folder == "half":
+        (place / "bundle.json").write_text('{"complete": tr')
+    assert course.main(["--offline", str(place), "test"]) == 1
+    assert said in one_sentence(capsys)
+    assert not (course.ROOT / ".venv").exists()
+
+
+def test_a_bundle_for_others_says_for_whom_and_what_to_type(course, capsys):
+    targets = {"linux-3.10": {}, "windows-3.10": {}, "macos-3.10": {}}
+    place = make_bundle(course, targets=targets)
+    assert course.main(["--offline", str(place), "test"]) == 1
+    said = one_sentence(capsys)
+    assert "has nothing for" in said
+    assert "linux-3.10, windows-3.10, macos-3.10" in said
+    said = course.not_for_this("linux-3.13", ["linux-3.11"], which=lambda name: True)
+    assert "type python3.11 course.py" in said
+    said = course.not_for_this("linux-3.13", ["linux-3.11"], which=lambda name: None)
+    assert "install Python 3.11" in said
+    assert "install" not in course.not_for_this("linux-3.13", ["macos-3.13"])
+
+
+def test_the_python_of_a_venv_decides_which_wheels_fit(course):
+    venv = course.ROOT / ".venv"
+    venv.mkdir()
+    (venv / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.12.9\n")
+    assert course.this_target(venv).endswith("-3.12")
+
+
+def test_a_damaged_package_stops_the_set_up_before_pip(complete, monkeypatch, capsys):
+    monkeypatch.setattr(complete, "install", lambda *_: pytest.fail("It installed."))
+    (find_package(complete, "peft") / "RECORD").unlink()
+    place = make_bundle(complete)
+    next((place / "wheels").glob("peft-*")).write_text("other bytes")
+    assert complete.main(["--offline", str(place), "test"]) == 1
+    said = one_sentence(capsys)
+    assert "damaged in the bundle: wheels/peft-" in said
+    assert "Copy the bundle once more" in said
+
+
+def test_a_bundle_of_another_state_of_the_course_is_refused(complete, capsys):
+    place = make_bundle(complete)
+    pins = complete.ROOT / "constraints.txt"
+    pins.write_text(pins.read_text().replace("torch==2.13.0", "torch==2.13.1"))
+    assert complete.main(["--offline", str(place), "test"]) == 1
+    said = one_sentence(capsys)
+    assert "another state of the course (torch 2.13.0 (tested: 2.13.1))" in said
+    assert "use the folder course" in said
+
+
+def test_what_a_smaller_bundle_lacks_is_not_missing_afterwards(
+    ready, monkeypatch, capsys
+):
+    shutil.rmtree(find_package(ready, "ruff"))
+    assert ready.to_install(ready.ROOT) == ["ruff is missing"]
+    place = make_bundle(ready, extras=["lab"])
+    bundle = ready.read_bundle(place, ready.ROOT / ".venv")
+    del bundle.wheels["ruff"]
+    ready.note_part(ready.ROOT / ".venv", bundle)
+    assert ready.to_install(ready.ROOT) == []
+    assert ready.pip_commands(ready.ROOT)[1][-1] == ".[lab]"
+    assert ready.main(["test"]) == 1
+    assert 'has no "test", only lab' in one_sentence(capsys)
+    assert ready.main(["site"]) == 1
+    assert "--fresh site" in one_sentence(capsys)
+    ready.note_part(ready.ROOT / ".venv", bundle._replace(extras=ready.EXTRAS))
+    assert ready.to_install(ready.ROOT) == ["ruff is missing"]
+
+
+def test_lessons_started_from_a_bundle_stay_offline(ready, monkeypatch):
+    place = make_bundle(ready)
+    (place / "hub").mkdir()
+    seen = {}
+    monkeypatch.setattr(ready, "run", lambda *_, **__: seen.update(os.environ) or 0)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_HUB_CACHE", "elsewhere")
+    words = ["--offline", str(place), "--port", str(ready.free_port())]
+    assert ready.main(words) == 0
+    assert seen["HF_HUB_OFFLINE"] == "1"
+    assert seen["HF_HUB_CACHE"] == str(place / "hub")
+
+
+def test_a_failed_installation_from_a_bundle_does_not_blame_the_network(course):
+    bundle = course.read_bundle(make_bundle(course), course.ROOT / ".venv")
+    output = "ERROR: No matching distribution found for peft==0.21.2\n"
+    said = course.failure(output, course.ROOT, bundle)
+    assert "pip found no peft==0.21.2" in said
+    assert "network" not in said
+    assert str(bundle.folder) in said
+
+
+def test_the_doctor_reads_the_bundle_too(ready, capsys):
+    place = make_bundle(ready)
+    port = str(ready.free_port())
+    words = ["--offline", str(place), "--port", port, "doctor"]
+    ready.main(words)
+    assert f"{place} is whole" in capsys.readouterr().out
+    next((place / "wheels").glob("torch-*")).unlink()
+    assert ready.main(words) == 1
+    said = capsys.readouterr().out
+    assert "Missing or damaged in the bundle: wheels/torch-" in said
 
 
 def test_ctrl_c_is_a_sentence(course, monkeypatch, capsys):
