@@ -16,6 +16,7 @@ from qwen_course import (
     memory,
     prompts,
     tasks,
+    troubleshooting,
     vocabulary,
     widgets,
 )
@@ -24,7 +25,7 @@ from qwen_course.chat import Reply, chat, chat_batch
 from qwen_course.display import show_tokens
 from qwen_course.doctor import doctor
 from qwen_course.evaluation import evaluate
-from qwen_course.exercises import check, hint, progress
+from qwen_course.exercises import check, hint, progress, raise_hand, share
 from qwen_course.loading import load
 from qwen_course.scorecard import scorecard
 from qwen_course.settings import specialist
@@ -47,10 +48,13 @@ __all__ = [
     "memory",
     "progress",
     "prompts",
+    "raise_hand",
     "scorecard",
+    "share",
     "show_tokens",
     "specialist",
     "tasks",
+    "troubleshooting",
     "vocabulary",
     "widgets",
 ]

@@ -7,5 +7,6 @@ them show, keep, build and grade.
 
 from qwen_course.exercises.checking import check, hint
 from qwen_course.exercises.picture import progress
+from qwen_course.exercises.sharing import raise_hand, share
 
-__all__ = ["check", "hint", "progress"]
+__all__ = ["check", "hint", "progress", "raise_hand", "share"]

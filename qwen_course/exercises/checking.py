@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from qwen_course.exercises import keeping, limits, question
+from qwen_course.exercises import keeping, limits, question, sharing
 from qwen_course.exercises.feedback import Feedback, show
 from qwen_course.exercises.question import Mistake, NotPlain, Question
 
@@ -33,6 +33,7 @@ def check(id: str, answer: Any = ...) -> None:
     feedback = _stoppable(id, lambda: verdict(id, answer))
     keeping.record(feedback)
     show(feedback)
+    sharing.tell(feedback)  # to the teacher, where the learner asked for it
 
 
 def _stoppable(id: Any, said: Callable[[], Feedback]) -> Feedback:

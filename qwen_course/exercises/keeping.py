@@ -54,19 +54,21 @@ def record(feedback: Feedback) -> None:
     if feedback.status == "to do" or not _ID.fullmatch(feedback.id):
         return
 
-    def change(book: Book) -> None:
-        one, now = book.setdefault(feedback.id, Kept()), _now()
-        one.last = now
-        if one.status == "right":
-            return
-        one.status = feedback.status
-        one.tries += 1
-        if feedback.status == "right":
-            one.first_right = now
-        elif feedback.mistake:
-            one.mistakes[feedback.mistake] = one.mistakes.get(feedback.mistake, 0) + 1
+    update(lambda book: note(book, feedback))
 
-    update(change)
+
+def note(book: Book, feedback: Feedback) -> None:
+    """Write a verdict, right or not yet, into a book."""
+    one, now = book.setdefault(feedback.id, Kept()), _now()
+    one.last = now
+    if one.status == "right":
+        return
+    one.status = feedback.status
+    one.tries += 1
+    if feedback.status == "right":
+        one.first_right = now
+    elif feedback.mistake:
+        one.mistakes[feedback.mistake] = one.mistakes.get(feedback.mistake, 0) + 1
 
 
 def record_hint(id: str) -> None:
@@ -249,11 +251,14 @@ def parse(text: str) -> Book:
     questions = content.get("questions")
     if not isinstance(questions, dict):
         raise ValueError('its "questions" are no object')
-    return {id: _parse_one(id, one) for id, one in questions.items()}
+    return {id: kept_from(id, one) for id, one in questions.items()}
 
 
-def _parse_one(id: str, given: Any) -> Kept:
-    """Return one question of a file. Raises ValueError with the field that is wrong."""
+def kept_from(id: str, given: Any) -> Kept:
+    """Return what is kept of one question, from JSON.
+
+    Raises ValueError with the field that is wrong.
+    """
     if not _ID.fullmatch(id):
         raise ValueError(f'"{id}" is no question such as "01.q1"')
     if not isinstance(given, dict):
@@ -290,12 +295,23 @@ def _is_time(value: Any) -> bool:
 
 def read_file(path: str | Path) -> Book:
     """Return what an exported file holds. Raises ValueError with what is wrong."""
+    return read_export(path)[1]
+
+
+def read_export(path: str | Path) -> tuple[str, Book]:
+    """Return whose an exported file is, "" if it does not say, and what it holds.
+
+    Raises ValueError with what is wrong.
+    """
     file = Path(path).expanduser()
     try:
-        return parse(_text(file))
+        text = _text(file)
+        book = parse(text)
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror or error}.") from error
     except NewerFile as error:
         raise ValueError(f"{file}: {error}.") from error
     except ValueError as error:
         raise ValueError(f"{file} is no progress of this course: {error}.") from error
+    learner = json.loads(text).get("learner")
+    return (learner if isinstance(learner, str) else ""), book

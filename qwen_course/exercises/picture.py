@@ -110,6 +110,8 @@ class Progress:
         colour, sign = LOOK[one.status]
         title = f"{asked.id} {asked.title}: {one.status}"
         title += f", tries: {one.tries}, hints: {one.hints}"
+        if one.mistakes:
+            title += ", met: " + ", ".join(one.mistakes)
         return (
             f'<span aria-hidden="true" title="{escape(title, quote=True)}" '
             f'style="background:{colour};color:#fff;display:inline-block;width:1.4em;'
