@@ -7,9 +7,11 @@ another machine cannot find, a disk that is full in the middle of a file.
 import contextlib
 import copy
 import errno
+import importlib.metadata
 import json
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +24,27 @@ from qwen_course.quantization import linear_layers
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TORCHAO = (0, 16)  # the oldest that PEFT 0.18 to 0.21 works beside
+
+
+def hide_old_torchao() -> bool:
+    """Let PEFT work beside a torchao that is too old for it; return whether one is.
+
+    Colab has one. PEFT then raises ImportError at every adapter, though none here needs
+    torchao. A module that is None counts as not installed.
+    """
+    try:
+        version = importlib.metadata.version("torchao").split(".")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    if (int(version[0]), int(version[1])) >= TORCHAO:
+        return False
+    sys.modules["torchao"] = None  # type: ignore[assignment]
+    return True
+
+
+hide_old_torchao()
 
 
 def target_names(model: Any) -> list[str]:

@@ -219,13 +219,20 @@ def _print_nothing(trainer: Any) -> None:
 
 
 def shared_options(
-    model: Any, folder: str | Path, log_every: int = 5, checkpointing: bool = False
+    model: Any,
+    folder: str | Path,
+    log_every: int = 5,
+    checkpointing: bool = False,
+    precision: str = "auto",
 ) -> dict[str, Any]:
     """Return what every configuration of TRL is given here: no printing, no saving.
+
+    Left alone TRL computes in bf16 everywhere, though few laptops have it, nor a T4.
 
     Example:
         DPOConfig(max_steps=30, **shared_options(model, "run"))
     """
+    computed_in = _computed_in(precision, model.device.type)
     return {
         "output_dir": str(folder),
         "save_strategy": "no",
@@ -233,6 +240,8 @@ def shared_options(
         "disable_tqdm": True,
         "logging_steps": log_every,
         "use_cpu": model.device.type == "cpu",
+        "bf16": computed_in == "bf16",
+        "fp16": computed_in == "fp16",
         "dataloader_pin_memory": False,
         "seed": 0,
         _checkpointing_name(): checkpointing,
@@ -254,11 +263,9 @@ def _config(
 ) -> Any:
     from trl import SFTConfig
 
-    device = model.device.type
     steps = settings.steps
     warm = max(1, round(settings.warm_up * steps))
     fall = max(1, steps // 2)
-    precision = _computed_in(settings.precision, device)
     place = folder or Path(tempfile.gettempdir()) / "qwen-course-run"
     options: dict[str, Any] = {
         "max_steps": steps,
@@ -275,8 +282,6 @@ def _config(
         "weight_decay": 0.0,
         "adam_beta2": 0.98,  # 0.999 looks back a thousand steps, longer than most runs
         "max_grad_norm": settings.max_gradient,
-        "bf16": precision == "bf16",
-        "fp16": precision == "fp16",
         "save_strategy": "steps" if folder else "no",
         "save_steps": settings.save_every,
         "save_total_limit": settings.keep,
@@ -285,7 +290,9 @@ def _config(
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "remove_unused_columns": False,
     }
-    shared = shared_options(model, place, settings.log_every, settings.checkpointing)
+    shared = shared_options(
+        model, place, settings.log_every, settings.checkpointing, settings.precision
+    )
     return SFTConfig(**shared | options | overrides)
 
 

@@ -7,6 +7,7 @@ it is set once, before any of them starts and before anything imports huggingfac
 
 import copy
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -28,6 +29,10 @@ OVERRIDES = (
     "HF_TOKEN",
     "TRANSFORMERS_CACHE",
 )
+
+
+# Markers of tests that run only where `-m` names them: long ones, or on a network.
+TIERS = ("weekly", "downloads")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,8 +67,33 @@ def _isolate(config: pytest.Config) -> None:
     hub_standin.ensure_hub(kept / "hub-standin")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes minutes, so that no worker is left alone with it."""
+def tiers_left_out(expression: str) -> list[str]:
+    """Return the tiers that an expression behind `-m` does not name.
+
+    >>> tiers_left_out("weekly and not browser")
+    ['downloads']
+    """
+    named = re.findall(r"\w+", expression)
+    return [tier for tier in TIERS if tier not in named]
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say at the top which tiers are left out, and how to run them."""
+    return [
+        f"left out: the tier {tier} (to run it: python course.py test -m {tier})"
+        for tier in tiers_left_out(config.option.markexpr)
+    ]
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Leave tiers out, and begin with what takes minutes: no worker is left alone."""
+    absent = tiers_left_out(config.option.markexpr)
+    apart = [one for one in items if any(map(one.get_closest_marker, absent))]
+    if apart:
+        config.hook.pytest_deselected(items=apart)
+        items[:] = [one for one in items if one not in apart]
     longest = ("tests/test_lessons.py", "notebooks/")
     items.sort(key=lambda item: not item.nodeid.startswith(longest))
 

@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 from qwen_course import environment
 
 ROOT = Path(__file__).resolve().parent.parent
-COLAB = Path(__file__).parent / "data" / "colab.txt"
+COLAB = ROOT / "constraints-colab.txt"
 FILES = ("pyproject.toml", "constraints.txt", "environment.yml")
 
 

@@ -1,0 +1,1 @@
+"""What a teacher needs for a room: hub, simulator, plans, slides, dashboards."""

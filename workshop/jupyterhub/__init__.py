@@ -1,0 +1,1 @@
+"""A JupyterHub for a workshop: settings, seats, and what learners are handed."""

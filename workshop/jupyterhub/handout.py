@@ -1,0 +1,60 @@
+"""What learners are handed: a git repository made of some of the course's folders.
+
+nbgitpuller pulls from it into every learner's home, and where both changed the same
+lines the learner's stay. The teacher's copy needs no git of its own, so the course may
+come from a USB stick.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.parse import urlencode
+
+from workshop.jupyterhub.settings import ROOT, Settings
+
+BRANCH, TARGET = "main", "course"  # the folder in a learner's home
+NEVER = shutil.ignore_patterns(".*", "__pycache__", "*.pyc")
+AUTHOR = ("-c", "user.name=workshop", "-c", "user.email=workshop@localhost")
+
+
+def publish(settings: Settings, course: Path = ROOT) -> bool:
+    """Bring the handout to what the course's folders hold; return whether it changed.
+
+    Raises FileNotFoundError when git is not installed, subprocess.CalledProcessError
+    when it fails.
+    """
+    repository = settings.handed_out
+    if not shutil.which("git"):
+        raise FileNotFoundError(
+            "git is not installed, and learners' folders are made with it: "
+            'on Debian and Ubuntu type "sudo apt install git".'
+        )
+    if not (repository / ".git").is_dir():
+        repository.mkdir(parents=True, exist_ok=True)
+        _git(repository, "init", "--quiet", "--initial-branch", BRANCH)
+    for old in repository.iterdir():
+        if old.name != ".git":
+            shutil.rmtree(old)
+    for name in settings.hand_out:
+        shutil.copytree(course / name, repository / name, ignore=NEVER)
+    _git(repository, "add", "--all")
+    if not _git(repository, "status", "--porcelain"):
+        return False
+    _git(repository, *AUTHOR, "commit", "--quiet", "--message", "The course's folders")
+    return True
+
+
+def pull_path(settings: Settings, lesson: str = "") -> str:
+    """Return the address, behind a learner's own, that pulls and opens a lesson."""
+    query = {
+        "repo": settings.handed_out.as_uri(),
+        "branch": BRANCH,
+        "targetpath": TARGET,
+        "urlpath": f"lab/tree/{TARGET}/{lesson or settings.lesson}",
+    }
+    return "/git-pull?" + urlencode(query)
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
