@@ -194,7 +194,7 @@ class Trial:
         return f"{self.question}\n{self.reply}\n{self._verdict()}"
 
     def _repr_html_(self) -> str:
-        colour = "#009E73" if self.right else "#D55E00"
+        colour = "#00755A" if self.right else "#B34700"
         mark = f'<strong style="color:{colour}">{self._verdict()}</strong>'
         reply = reply_html(self.reply.thinking, self.reply.answer,
                            str(self.reply.usage), self.reply.stopped,
