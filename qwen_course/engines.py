@@ -336,7 +336,10 @@ def compare(
     2
     """
     if len(plain) != len(other):
-        raise ValueError(f"{len(plain)} answers cannot be compared with {len(other)}.")
+        raise ValueError(
+            f"{len(plain)} answers cannot be compared with {len(other)}. "
+            "Give the same questions to both."
+        )
     both = zip(plain, other, strict=True)
     return Pairs([Pair(list(a), list(b)) for a, b in both], tokenizer)
 

@@ -53,7 +53,10 @@ def application(model: str = "pocket-qwen3", replicas: int = 2, **limits: Any) -
 
         def check_health(self) -> None:
             if self.service.closed:
-                raise RuntimeError("the service is closed")
+                raise RuntimeError(
+                    "the service is closed. "
+                    "Start a new one: QwenService(model, tokenizer)."
+                )
 
         def __del__(self) -> None:  # Ray calls it when no request is left
             self.service.close()

@@ -101,7 +101,7 @@ def calculator(expression: str) -> str:
         return f"error: the expression is {expression!r}; give a text such as '12 * 30'"
     try:
         if len(expression) > _LONGEST:
-            raise ValueError("it is too long")
+            raise ValueError(f"it is longer than {_LONGEST} characters")
         value = _value(ast.parse(expression.strip(), mode="eval").body)
         return str(int(value)) if value == int(value) else str(round(value, 6))
     except (ValueError, SyntaxError, ZeroDivisionError, OverflowError) as error:

@@ -517,7 +517,10 @@ def choose_threshold(
         if question.fact
     )
     if not best:
-        raise ValueError("no question here is answered: a threshold needs some.")
+        raise ValueError(
+            "no question here has an answer, and a threshold needs some. Give "
+            "questions with their answers."
+        )
     return best[int(lose * len(best))]
 
 

@@ -288,7 +288,7 @@ class Child:
                 self.peak_mb,
             )
         last = said.splitlines()[-1] if said else f"status {self.process.returncode}"
-        return OSError(f"the process ended: {last}")
+        return OSError(f"the process ended: {last}. Ask again: a new one is started.")
 
 
 def _frugal(threads: int) -> dict[str, str]:

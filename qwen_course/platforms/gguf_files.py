@@ -217,7 +217,10 @@ def _files(folder: Path) -> dict[str, Path]:
         with safe_open(path, "pt") as file:
             files |= dict.fromkeys(file.keys(), path)
     if not files:
-        raise OSError(f"the folder {folder.name} holds no *.safetensors file.")
+        raise OSError(
+            f"the folder {folder.name} holds no *.safetensors file. Save the model "
+            "into it with save_pretrained."
+        )
     return files
 
 
@@ -606,4 +609,7 @@ def _run_llama_quantize(source: Path, target: Path, kind: str) -> None:
         str(source).encode(), str(target).encode(), ctypes.byref(params)
     )
     if failed:
-        raise RuntimeError(f"llama.cpp could not write {source.name} as {kind}.")
+        raise RuntimeError(
+            f"llama.cpp could not write {source.name} as {kind}. Check the room on the "
+            "disk, and that the file is whole."
+        )
