@@ -737,7 +737,7 @@ def pytest_command(root: Path, extra: list[str]) -> list[str]:
     """Return pytest's command: everything, unless `extra` names files of its own."""
     command = ["pytest", "-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"]
     command += ["--doctest-modules"]
-    command += ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120"]
+    command += ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=240"]
     named = [word for word in extra if (root / word.partition("::")[0]).exists()]
     paths = () if named else ("tests", "qwen_course", *NOTEBOOK_PATHS)
     return command + [path for path in paths if (root / path).exists()] + extra
