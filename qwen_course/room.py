@@ -26,7 +26,14 @@ from qwen_course.exercises.classroom import Classroom, Learner
 from qwen_course.exercises.feedback import Feedback
 from qwen_course.exercises.meanings import meaning
 from qwen_course.exercises.question import Status
-from qwen_course.exercises.sharing import HERE, PATH, PORT, clean_name, is_local
+from qwen_course.exercises.sharing import (
+    HERE,
+    PATH,
+    PORT,
+    clean_name,
+    is_local,
+    own_address,
+)
 from qwen_course.server import in_background
 
 try:
@@ -435,16 +442,6 @@ def reachable(host: str) -> list[str]:
         for one in addresses
         if one.family == socket.AF_INET and not one.address.startswith("127.")
     ]
-    first = _outgoing()
+    first = own_address()
     local = [one for one in found if is_local(one)]
     return sorted(local, key=lambda one: (one != first, one.startswith("169.254.")))
-
-
-def _outgoing() -> str:
-    """Return the address from which this machine talks to others; sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        try:
-            one.connect(("192.0.2.1", 9))  # kept for documentation: nobody has it
-        except OSError:
-            return ""
-        return str(one.getsockname()[0])

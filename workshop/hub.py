@@ -17,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from qwen_course.exercises.sharing import own_address
 from workshop.jupyterhub import handout, settings
 
 CONFIG = settings.ROOT / "workshop" / "jupyterhub" / "jupyterhub_config.py"
@@ -142,21 +143,10 @@ def prepare(room: settings.Settings) -> None:
 def address(room: settings.Settings) -> str:
     """Return the address that learners type."""
     scheme, usual = ("https", 443) if room.certificate else ("http", 80)
-    host = room.address if room.address not in ("0.0.0.0", "") else own_address()
+    host = room.address
+    if host in ("0.0.0.0", ""):
+        host = own_address() or "127.0.0.1"
     return f"{scheme}://{host}" + (f":{room.port}" if room.port != usual else "")
-
-
-def own_address() -> str:
-    """Return this computer's address in its network, as far as it can be known.
-
-    A UDP socket that is "connected" sends nothing; it only chooses a way out.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # an address kept for documents
-            return probe.getsockname()[0]
-        except OSError:
-            return "127.0.0.1"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ from qwen_course.exercises.feedback import LOOK
 from qwen_course.exercises.keeping import Kept
 from qwen_course.exercises.question import OUTCOMES, Question
 
+# Name, squares, count. In a narrow output names and squares wrap; the count never does.
+COLUMNS = "minmax(6em,max-content) minmax(6em,max-content) max-content"
+
 
 @dataclass(frozen=True, repr=False)
 class Progress:
@@ -91,7 +94,7 @@ class Progress:
         return (
             f"<div><b>{escape(head)}</b>"
             '<div role="list" style="display:grid;align-items:center;gap:4px 12px;'
-            f'grid-template-columns:max-content max-content 1fr">{rows}</div></div>'
+            f'grid-template-columns:{COLUMNS}">{rows}</div></div>'
         )
 
     def _html_row(self, name: str, row: list[Question]) -> str:
