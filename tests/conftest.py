@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -96,6 +97,21 @@ def pytest_collection_modifyitems(
         items[:] = [one for one in items if one not in apart]
     longest = ("tests/test_lessons.py", "notebooks/")
     items.sort(key=lambda item: not item.nodeid.startswith(longest))
+
+
+class Scheduler(LoadScopeScheduling):
+    """Gives a module's tests to one worker, but each lesson on a stand-in by itself."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith("tests/test_lessons.py"):
+            return nodeid
+        return super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log) -> Scheduler | None:
+    """Share the tests out so that no worker is left alone with minutes of work."""
+    return Scheduler(config, log) if config.option.dist == "loadscope" else None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

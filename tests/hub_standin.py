@@ -1,8 +1,8 @@
 """A Hub cache for tests: `Qwen/...` checkpoints that load with no network.
 
 True: the config (but for the sizes that were cut), the vocabulary, the chat template,
-the generation settings, the shape of a Hub cache. Not true: the weights, which are
-random, so any text that these checkpoints generate is noise.
+the generation settings (but for `ENDS`), the shape of a Hub cache. Not true: the
+weights, which are random, so any text that these checkpoints generate is noise.
 """
 
 import hashlib
@@ -211,6 +211,9 @@ QWEN2_AUDIO_SOUNDS = {
     "return_attention_mask": True,
     "sampling_rate": 16000,
 }
+# Random weights end no answer; a trained model does, mostly long before its limit:
+# from 16 tokens on, `generate` makes the end of the turn likelier with each token.
+ENDS = {"exponential_decay_length_penalty": [16, 1.5]}
 SAMPLING_TOKENS = {
     "bos_token_id": 151643,
     "do_sample": True,
@@ -346,14 +349,15 @@ def build_checkpoint(
     """Write the files of one checkpoint: weights, config, tokenizer, generation.
 
     `cut` replaces values of the true config; None takes those of the small stand-in,
-    `{}` writes a checkpoint of full size.
+    `{}` writes a checkpoint of full size, for measuring: its answers do not end early.
     """
     checkpoint = CHECKPOINTS[hub_id]
     config = true_or_cut_config(hub_id, cut)
     _write_weights(folder, config)
     _write_tokenizer(folder, checkpoint["template"], checkpoint["added_tokens"])
     _write_json(folder / "config.json", config)
-    _write_json(folder / "generation_config.json", checkpoint["generation"])
+    settings = checkpoint["generation"] | ({} if cut == {} else ENDS)
+    _write_json(folder / "generation_config.json", settings)
     if "preprocessor" in checkpoint:
         _write_json(folder / "preprocessor_config.json", checkpoint["preprocessor"])
 
