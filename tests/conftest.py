@@ -100,10 +100,10 @@ def pytest_collection_modifyitems(
 
 
 class Scheduler(LoadScopeScheduling):
-    """Gives a module's tests to one worker, but each lesson on a stand-in by itself."""
+    """Gives a module's tests to one worker, but tests that run a lesson one by one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith("tests/test_lessons.py"):
+        if nodeid.startswith(("tests/test_lessons.py", "tests/weekly/")):
             return nodeid
         return super()._split_scope(nodeid)
 

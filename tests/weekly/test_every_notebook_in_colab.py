@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from nbformat.v4 import new_code_cell
 from packaging.utils import canonicalize_name
 from simulated_colab import ROOT, make_runtime, repository, text_of
@@ -70,16 +71,17 @@ def packages(request):
     key = hashlib.sha256(PINS.read_bytes() + python.encode()).hexdigest()[:16]
     folder = Path(request.config.cache.mkdir("qwen-course")) / f"colab-{key}"
     made = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([python, "-m", "venv", str(folder)], check=True)
-        words = ["-m", "pip", "install", "--quiet", *_pins()]
-        if subprocess.run([str(made), *words], check=False).returncode:
-            pytest.fail(
-                "Colab's packages could not be installed; pip's reason is above. This "
-                "tier needs a network and about 6 GB of disk."
-            )
-        (folder / "complete").touch()
+    with FileLock(folder.with_suffix(".lock")):  # one worker makes it, all use it
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            subprocess.run([python, "-m", "venv", str(folder)], check=True)
+            words = ["-m", "pip", "install", "--quiet", *_pins()]
+            if subprocess.run([str(made), *words], check=False).returncode:
+                pytest.fail(
+                    "Colab's packages could not be installed; pip's reason is above. "
+                    "This tier needs a network and about 6 GB of disk."
+                )
+            (folder / "complete").touch()
     return str(made), _site(str(made))
 
 
