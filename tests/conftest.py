@@ -34,6 +34,12 @@ OVERRIDES = (
 
 # Markers of tests that run only where `-m` names them: long ones, or on a network.
 TIERS = ("weekly", "downloads")
+# What takes minutes.
+LONGEST = (
+    *("tests/test_lessons.py", "notebooks/", "tests/test_training.py"),
+    *("tests/test_exercise_answers.py", "tests/test_pocket_coder.py"),
+    "tests/test_grade.py",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -95,8 +101,7 @@ def pytest_collection_modifyitems(
     if apart:
         config.hook.pytest_deselected(items=apart)
         items[:] = [one for one in items if one not in apart]
-    longest = ("tests/test_lessons.py", "notebooks/")
-    items.sort(key=lambda item: not item.nodeid.startswith(longest))
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 class Scheduler(LoadScopeScheduling):

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import threading
 import time
 
@@ -10,14 +9,9 @@ import pytest
 
 import qwen_course as qc
 from qwen_course import replicas
+from qwen_course.platforms.wire import free_port
 
 QUESTIONS = [problem.question for problem in qc.tasks.sums.problems(24, seed=41)]
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def test_without_ray_the_error_says_what_to_install(monkeypatch):

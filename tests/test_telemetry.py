@@ -17,6 +17,7 @@ import yaml
 
 from qwen_course import monitoring, telemetry
 from qwen_course.monitoring import QwenMonitor
+from qwen_course.platforms.wire import free_port
 from qwen_course.service import Served
 from qwen_course.telemetry import Traces, phases
 
@@ -388,14 +389,6 @@ def ask(port, path, **options):
     query = urllib.parse.urlencode(options)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}?{query}") as answer:
         return json.load(answer)["data"]
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.fixture
