@@ -33,6 +33,8 @@ SYSTEMS = {
     "darwin": ("Darwin", "posix", "arm64"),
 }
 NOT_PINNED = {PROJECT, "pip"}
+# What a torch built for CUDA asks for, a torch for CPUs does not; torch itself pins it.
+OF_CUDA = ("cuda-", "nvidia-", "triton")
 
 CONSTRAINTS_HEAD = """\
 # The versions this course is tested with, on Linux, macOS and Windows.
@@ -144,7 +146,8 @@ def needed(system: str, python: str) -> set[str]:
     """Return the names of all packages the course needs on a system and a Python.
 
     Follows what the packages installed here ask for; one that is not installed here
-    is named, and taken to ask for nothing.
+    is named, and taken to ask for nothing. CUDA's packages, which one build of torch
+    brings, are left out.
 
     >>> "pywinpty" in needed("win32", "3.12"), "pywinpty" in needed("linux", "3.12")
     (True, False)
@@ -160,6 +163,8 @@ def needed(system: str, python: str) -> set[str]:
         seen.add((name, extra))
         for requirement in asked_by(name):
             marker = requirement.marker
+            if name == "torch" and requirement.name.startswith(OF_CUDA):
+                continue
             if marker is None or marker.evaluate({**environment, "extra": extra}):
                 asked = canonicalize_name(requirement.name)
                 waiting += [(asked, one) for one in {"", *requirement.extras}]

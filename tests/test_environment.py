@@ -49,6 +49,19 @@ def test_each_pin_applies_where_it_is_needed(pins):
         assert str(marker or "") == environment.marker(places), name
 
 
+def test_a_torch_for_cuda_asks_for_the_same_packages(monkeypatch):
+    usual = environment.needed("linux", "3.13")
+    installed = environment.asked_by
+    more = ("nvidia-cudnn-cu13==9.20.0.48", "cuda-toolkit[cublas]==13.0.3", "triton")
+
+    def asked_by(name):
+        words = more if name == "torch" else ()
+        return [*installed(name), *map(Requirement, words)]
+
+    monkeypatch.setattr(environment, "asked_by", asked_by)
+    assert environment.needed("linux", "3.13") == usual
+
+
 def test_torch_is_pinned_without_a_build(pins):
     assert str(pins["torch"]) == "torch==2.13.0"
     assert not any("+" in version_of(pin) for pin in pins.values())
