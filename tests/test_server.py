@@ -212,7 +212,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(address, monkeypatch):
 
 
 def test_tools_that_are_nested_too_deep_are_the_callers_mistake(address):
-    """Deep enough for the template to give up, not deep enough for JSON to."""
+    """Python 3.11's template gives up; newer ones render it, and it is too long."""
     schema = '{"a":' * 700 + "1" + "}" * 700
     tool = (
         f'{{"type": "function", "function": {{"name": "f", "parameters": {schema}}}}}'
@@ -220,7 +220,8 @@ def test_tools_that_are_nested_too_deep_are_the_callers_mistake(address):
     body = f'{{"messages": [{{"role": "user", "content": "Hi"}}], "tools": [{tool}]}}'
     status, _, said = send(address, body)
     assert status == 400
-    assert "cannot render" in json.loads(said)["error"]["message"]
+    message = json.loads(said)["error"]["message"]
+    assert "cannot render" in message or "takes at most 1024" in message
 
 
 def test_an_unknown_path_says_which_ones_there_are(address):
