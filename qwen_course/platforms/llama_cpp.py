@@ -6,6 +6,7 @@ exactly this processor, and runs the model without a server. Both are used here 
 same way, and the server is asked as any `llama-server` is: over HTTP.
 """
 
+import contextlib
 import http.client
 import importlib.util
 import json
@@ -166,6 +167,7 @@ class _Server:
         self.place = self._server.listening_address.removeprefix("http://")
         # Not urllib: it would send even this through a proxy that the system names.
         self._line = http.client.HTTPConnection(self.place)
+        self._answered = False
 
     def tokens(self, ids: list[int], limit: int, stop: bool) -> Iterator[int]:
         """Yield the tokens of one answer as the server sends them."""
@@ -202,10 +204,16 @@ class _Server:
         if answer.status != http.client.OK:
             said = json.load(answer)["error"]["message"]
             raise ValueError(f"llama.cpp refuses this prompt: {said}. {LONGER}")
+        self._answered = True
         return answer
 
     def close(self) -> None:
         """End the server: it ends when nothing holds it."""
+        # subtle: a server that is told to end before its loop has begun never ends. An
+        # answer shows that it has.
+        if not self._answered:
+            with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+                self._ask({"prompt": [0], "n_predict": 1}).read()
         self._line.close()
         self._server = None
 
