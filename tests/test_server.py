@@ -220,8 +220,8 @@ def test_tools_that_are_nested_too_deep_are_the_callers_mistake(address):
     body = f'{{"messages": [{{"role": "user", "content": "Hi"}}], "tools": [{tool}]}}'
     status, _, said = send(address, body)
     assert status == 400
-    message = json.loads(said)["error"]["message"]
-    assert "cannot render" in message or "takes at most 1024" in message
+    why = "cannot render" if sys.version_info < (3, 12) else "takes at most 1024"
+    assert why in json.loads(said)["error"]["message"]
 
 
 def test_an_unknown_path_says_which_ones_there_are(address):
