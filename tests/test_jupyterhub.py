@@ -9,6 +9,7 @@ import shutil
 import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -374,7 +375,7 @@ KNOWN = {  # what zero-to-jupyterhub's schema calls them
     "proxy": {"service"},
     "singleuser": {
         *("image", "defaultUrl", "startTimeout", "memory", "cpu", "storage"),
-        *("extraEnv", "extraFiles"),
+        *("extraEnv", "extraFiles", "networkPolicy"),
     },
     "cull": {"enabled", "timeout", "every"},
     "scheduling": {"userScheduler", "userPlaceholder"},
@@ -392,3 +393,7 @@ def test_the_values_for_kubernetes_use_known_keys_and_fit_their_node():
     assert 30 * int(seat["memory"]["guarantee"].removesuffix("G")) < 0.9 * memory
     assert 30 * seat["cpu"]["guarantee"] < 0.9 * cores
     assert "NOT RUN" in text
+    server = urlsplit(seat["extraEnv"]["QWEN_COURSE_MODEL"])
+    (allowed,) = seat["networkPolicy"]["egress"]  # none by default
+    assert allowed["to"][0]["podSelector"]["matchLabels"] == {"app": server.hostname}
+    assert [port["port"] for port in allowed["ports"]] == [server.port]
