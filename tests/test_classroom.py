@@ -1,6 +1,7 @@
 """The class report: who is stuck where, what to take up; every odd file is said."""
 
 import csv
+import importlib
 import json
 import re
 import shutil
@@ -243,7 +244,7 @@ def test_the_command_writes_a_page_and_prints_the_same(handed_in, tmp_path, caps
     assert "Ada" in said
     assert "✓✗○○○○○" in said
     assert "1. 01.q2 Find what fits your laptop: 1 not yet" in said
-    assert "most common: gigabytes (1). It needs" in said
+    assert "most common: gigabytes (1). A GiB has" in said
     assert "- Ada: stuck on 01.q2 (4 tries), no hint asked for" in said
     assert "\x1b" not in said
     page = Page(out.read_text(encoding="utf-8"))
@@ -317,6 +318,20 @@ def test_meanings_have_no_gaps_of_the_source_in_them_and_are_short():
     said = [text for found in texts.values() for _, text in found]
     assert len(said) > 60
     assert all("{" not in text and len(text) <= meanings.MOST + 2 for text in said)
+
+
+def test_the_mistakes_of_all_sample_answers_are_told_without_what_was_filled_in():
+    answers = [importlib.import_module(f"answers.lesson_{lesson}").WRONG
+               for lesson in question.lessons()]  # fmt: skip
+    told = {
+        (id, mistake): meanings.meaning(id, mistake)
+        for wrong in answers
+        for id, group in wrong.items()
+        for mistake in group
+    }
+    assert len(told) > 900
+    assert sum(not words for words in told.values()) < 0.05 * len(told)
+    assert sum(words.startswith("…") for words in told.values()) < 0.01 * len(told)
 
 
 def test_an_export_that_names_nobody_or_oddly_has_no_name(tmp_path):

@@ -21,6 +21,28 @@ _SPECIAL = {
     "odd-form": "The answer has a form that the check does not understand.",
     "check-fails": "The cell with the check fails in the submission.",
 }
+# For names whose own text says little more than what the answer was.
+_PLAIN = {
+    "other": "The result is wrong, and none of the known mistakes makes it so.",
+    "no-number": "The answer is no number.",
+    "no-bool": "The answer is neither True nor False.",
+    "no-text": "The answer is no text.",
+    "no-list": "The answer is no list.",
+    "no-pair": "The answer is no pair of values.",
+    "no-dict": "The answer is no dictionary.",
+    "swapped": "The values are right and in the wrong order.",
+    "missing": "A part of the answer is missing.",
+}
+# What a sentence goes on with behind what was filled in: as its subject, or as a place.
+_VERBS = (
+    r"(?:always|began|begins|changed|computes|counts|divide[ds]|does|ends|failed|gave|ha[ds]|"
+    r"holds|is|lets|made|masks|must|never|printed|raised|reads|repeats|returned|rounds|sets|"
+    r"sorts|stands|strips|takes|thinks|was)\b"
+)
+_CLAUSE = (
+    r"(?:all?|at|both|each|every|find|give|in|its?|no|nobody|not|nothing|of|one|only|return|"
+    r"sizes|the|there|these|this|to|until|what|where|which|with|your?)\b"
+)
 Texts = dict[str, list[tuple[int, str]]]  # by name: (line, text)
 
 
@@ -36,7 +58,9 @@ def meaning(id: str, mistake: str) -> str:
     module = inspect.getmodule(asked.judge)
     texts = _texts(module.__name__).get(mistake) if module else None
     if not texts:
-        texts = _texts(mistakes.__name__).get(mistake, [(0, "")])
+        texts = _texts(mistakes.__name__).get(mistake)
+    if not texts:
+        return _PLAIN.get(mistake, "")
     # Two questions of a lesson may share a name: the nearest text is this one's.
     line = inspect.unwrap(asked.judge).__code__.co_firstlineno
     return min(texts, key=lambda one: abs(one[0] - line))[1]
@@ -89,16 +113,30 @@ def _words(node: ast.expr, scope: ast.AST) -> str:
 def _tidy(text: str) -> str:
     """Return the whole sentences that fit, "" where too little is left to read.
 
+    What was filled in says nothing without the answer: a place before a colon goes, the
+    subject becomes "It", and a sentence that only quotes goes where another follows.
+
     >>> _tidy("…: … gave {value!r}, no list. Return one text.")
-    '… gave …, no list. Return one text.'
+    'It gave …, no list. Return one text.'
+    >>> _tidy("{where}: you returned {value}. Return the number, not billions.")
+    'Return the number, not billions.'
     """
     text = re.sub(r"\{[^}]*\}", "…", text)
     text = re.sub(r"…(?: …)+|……+", "…", text)
     text = re.sub(r"^…[:.]? ?(?=[A-Z])|^…: ?|^…(?=[a-z])", "", text).strip()
+    text = re.sub(r"(?<=[.?!]) …$", "", text)
+    text = re.sub(rf"^(?:… )?(?={_VERBS})", "It ", text)
+    text = re.sub(rf"^… (?={_CLAUSE})", "", text)
+    text = re.sub(rf"^{_CLAUSE}(?![._(])", _capital, text)
+    quotes = r"(?:It|You) (?:gave|returned|say|ends in|needs|was) …(?: GiB)?\. "
+    text = re.sub(rf"^{quotes}(?=(?:\W*\w+){{4}})", "", text)
     if len(re.findall(r"\w{2,}", text)) < 4 or text.count("…") > 2:
         return ""
-    text = f"… {text}" if text[0].islower() else text
     if len(text) <= MOST:
         return text
     whole = re.match(rf".{{40,{MOST}}}?[.?!](?= )", text)
     return whole[0] if whole else text[:MOST].rsplit(" ", 1)[0] + " …"
+
+
+def _capital(found: re.Match[str]) -> str:
+    return found[0].capitalize()
