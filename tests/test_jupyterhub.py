@@ -22,6 +22,7 @@ pytest.importorskip(
 
 from traitlets.config.loader import PyFileConfigLoader
 
+from qwen_course import notebook_rules, notebooks
 from qwen_course.datafiles import data_file
 from workshop import hub, simulate
 from workshop.jupyterhub import handout, settings
@@ -348,12 +349,26 @@ def test_a_second_hub_on_the_same_ports_is_told_so(room):
 
 @needs_git
 def test_solutions_are_handed_out_only_where_the_settings_say_so(room):
-    there = {one.name for one in room.settings.handed_out.iterdir()} - {".git"}
-    assert there == {"notebooks", "exercises"}
+    def handed_out() -> set[str]:
+        return {one.name for one in room.settings.handed_out.iterdir()} - {".git"}
+
+    handout.publish(room.settings)
+    assert handed_out() == {"notebooks", "exercises", "qwen_course", "workshop"}
     more = replace(room.settings, hand_out=("notebooks", "solutions"))
     handout.publish(more)
-    there = {one.name for one in room.settings.handed_out.iterdir()} - {".git"}
-    assert there == {"notebooks", "solutions"}
+    assert handed_out() == {"notebooks", "solutions", "qwen_course", "workshop"}
+
+
+@needs_git
+def test_no_link_of_a_handed_notebook_leads_nowhere(room, tmp_path):
+    handout.publish(replace(room.settings, folder=tmp_path))
+    folder = replace(room.settings, folder=tmp_path).handed_out
+    assert (folder / "workshop/monitoring/dashboard.json").is_file()
+    assert len(list(folder.glob("qwen_course/**/*.*"))) < 5  # what is linked, no more
+    for path in folder.glob("*/*.ipynb"):
+        notebook = notebooks.read(path)
+        problems = notebook_rules.has_links_that_lead_somewhere(path, notebook)
+        assert not [one for one in problems if "solutions/" not in one]
 
 
 # Figures and values

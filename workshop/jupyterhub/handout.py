@@ -7,18 +7,28 @@ come from a USB stick.
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
+from qwen_course import notebooks
+from qwen_course.notebook_rules import link_targets
 from workshop.jupyterhub.settings import ROOT, Settings
 
 BRANCH, TARGET = "main", "course"  # the folder in a learner's home
+WHOLE = (
+    "notebooks",
+    "exercises",
+    "solutions",
+)  # whole, or not at all
 NEVER = shutil.ignore_patterns(".*", "__pycache__", "*.pyc")
 AUTHOR = ("-c", "user.name=workshop", "-c", "user.email=workshop@localhost")
 
 
 def publish(settings: Settings, course: Path = ROOT) -> bool:
     """Bring the handout to what the course's folders hold; return whether it changed.
+
+    Other files that the notebooks in those folders link to come with them.
 
     Raises FileNotFoundError when git is not installed, subprocess.CalledProcessError
     when it fails.
@@ -36,7 +46,12 @@ def publish(settings: Settings, course: Path = ROOT) -> bool:
         if old.name != ".git":
             shutil.rmtree(old)
     for name in settings.hand_out:
-        shutil.copytree(course / name, repository / name, ignore=NEVER)
+        shutil.copytree(
+            course / name, repository / name, ignore=NEVER, dirs_exist_ok=True
+        )
+        for linked in _linked(course, course / name):
+            (repository / linked).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(course / linked, repository / linked)
     _git(repository, "add", "--all")
     if not _git(repository, "status", "--porcelain"):
         return False
@@ -53,6 +68,20 @@ def pull_path(settings: Settings, lesson: str = "") -> str:
         "urlpath": f"lab/tree/{TARGET}/{lesson or settings.lesson}",
     }
     return "/git-pull?" + urlencode(query)
+
+
+def _linked(course: Path, folder: Path) -> Iterator[Path]:
+    """Yield what a folder's notebooks link to, as paths in the course."""
+    for notebook in sorted(folder.glob("*.ipynb")):
+        for cell in notebooks.read(notebook).cells:
+            if cell.cell_type != "markdown":
+                continue
+            for target in link_targets(cell.source):
+                file = (folder / unquote(target.partition("#")[0])).resolve()
+                if file.is_file() and file.is_relative_to(course.resolve()):
+                    linked = file.relative_to(course.resolve())
+                    if linked.parts[0] not in WHOLE:
+                        yield linked
 
 
 def _git(folder: Path, *words: str) -> str:

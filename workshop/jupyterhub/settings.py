@@ -40,7 +40,7 @@ memory_gb: 2               # for each process of a learner
 cpus: 1                    # for each learner
 idle_minutes: 60           # after this a server that nobody uses is stopped
 
-hand_out: [notebooks, exercises]
+hand_out: [notebooks, exercises, workshop/monitoring]
 lesson: notebooks/00_start_here.ipynb
 model: pocket-qwen3        # or the address of one server: http://that-machine:8000/v1
 environment: {{}}            # more variables for every learner
@@ -68,7 +68,7 @@ class Settings:
     memory_gb: float = 2.0
     cpus: float = 1.0
     idle_minutes: float = 60.0
-    hand_out: tuple[str, ...] = ("notebooks", "exercises")
+    hand_out: tuple[str, ...] = ("notebooks", "exercises", "workshop/monitoring")
     lesson: str = "notebooks/00_start_here.ipynb"
     model: str = "pocket-qwen3"
     environment: dict[str, str] = field(default_factory=dict)
