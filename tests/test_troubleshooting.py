@@ -314,6 +314,8 @@ def _pair():
 
 @pytest.mark.parametrize("title", BY_CALL)
 def test_an_error_that_is_raised_finds_its_entry(title):
+    if title == "torch and the GPU do not fit together" and torch.cuda.is_available():
+        pytest.skip("here they do: the GPU works")
     with pytest.raises(BaseException) as caught:  # noqa: B017, PT011  any of them
         BY_CALL[title]()
     assert troubleshooting.explain(caught.value).title == title
