@@ -144,7 +144,7 @@ def test_its_weights_have_the_type_asked_for():
 def test_the_comparison_holds_every_checkpoint_with_known_dimensions():
     compared = compare()
     assert [item.checkpoint for item in compared] == KNOWN
-    assert len(compared) == 119
+    assert len(compared) == 122
 
 
 def test_text_models_are_as_large_as_published_but_for_rounded_names():
@@ -189,7 +189,7 @@ def test_a_comparison_shows_itself_as_a_table_and_a_picture():
     ]
     axes = compared.plot(named=["Qwen-7B"]).axes[0]
     assert [text.get_text() for text in axes.texts] == ["Qwen-7B"]
-    assert sum(len(dots.get_offsets()) for dots in axes.collections) == 119
+    assert sum(len(dots.get_offsets()) for dots in axes.collections) == 122
     assert "within 3%" in axes.get_title()
 
 
