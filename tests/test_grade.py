@@ -121,8 +121,8 @@ SUBMISSIONS = {
     "exit-inside": (["double = os._exit", CHECK], "to do", "", "ended early"),
     # Code that takes all there is
     "memory": (
-        ["hoard = []\nwhile True:\n    hoard.append(b'x' * 10**8)", "del hoard",
-         RIGHT, CHECK],
+        ["hoard = []\nwhile True:\n    hoard.append(b'x' * 10**6)",
+         "time.sleep(0.5)\ndel hoard", RIGHT, CHECK],
         "right", "", "",
     ),
     "memory-of-children": (

@@ -36,6 +36,10 @@ MARK = "QWEN_COURSE_SUBMISSION"
 LONGEST_OUTPUT = 16_000_000  # bytes
 MOST_PROCESSES = 40
 LOOK_EVERY = 0.1  # seconds
+# Of the memory of a submission, what one process may hold as its own. The rest is for
+# what the watch counts and the kernel's limit does not, such as the pages of libraries:
+# without it the watch may end a whole notebook before its cell gets a MemoryError.
+OF_ONE_PROCESS = 7 / 8
 
 NO_BOUNDARY = (
     "This is no security boundary. It keeps accidents and clumsy tricks from costing "
@@ -90,7 +94,7 @@ def run(
     task = {
         "cells": list(cells), "seed": seed, "nonce": nonce, "hidden": list(hidden),
         "fonts": fonts, "seconds": limits.seconds,
-        "memory_bytes": int(limits.memory_gb * 2**30),
+        "memory_bytes": int(OF_ONE_PROCESS * limits.memory_gb * 2**30),
     }  # fmt: skip
     began = time.monotonic()
     with _folder() as work, tempfile.TemporaryFile() as said:
