@@ -91,7 +91,7 @@ def read(path: Path) -> Notebook:
     try:
         # Not nbformat.read, which repairs: the rules would not see what is wrong.
         notebook = nbformat.reader.reads(path.read_text(encoding="utf-8"))
-    except nbformat.reader.NotJSONError as error:
+    except (ValueError, AttributeError, nbformat.ValidationError) as error:
         raise LessonError(f"{path.name} is not a notebook: {error}") from error
     version = (notebook.get("nbformat", 0), notebook.get("nbformat_minor", 0))
     if version < (4, 5):

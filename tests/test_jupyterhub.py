@@ -324,12 +324,14 @@ def test_an_update_brings_what_is_new_and_leaves_a_learners_edit(room, ada, tmp_
     room.loop.run(edit())
     correct(course / "notebooks" / "00_start_here.ipynb")
     (course / "notebooks" / "today.txt").write_text("The room is 2.14.", "utf-8")
+    (course / "notebooks" / "old.ipynb").write_text('{"nbformat": 3}', "utf-8")
     assert handout.publish(room.settings, course)
     assert not handout.publish(room.settings, course)
     room.loop.run(ada.pull(handout.pull_path(room.settings)))
 
     folder = room.settings.homes / "ada" / "course" / "notebooks"
     assert (folder / "today.txt").read_text("utf-8") == "The room is 2.14."
+    assert (folder / "old.ipynb").is_file()
     kept = json.loads((folder / "00_start_here.ipynb").read_text("utf-8"))
     assert "".join(kept["cells"][1]["source"]) == mine
 

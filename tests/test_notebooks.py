@@ -285,6 +285,13 @@ def test_a_text_file_is_no_notebook(tmp_path, capsys):
     assert "02_words.ipynb is not a notebook" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"nbformat": 3}', b"\xff\xfe"])
+def test_what_is_no_notebook_is_refused_by_name(tmp_path, text):
+    (tmp_path / "odd.ipynb").write_bytes(text)
+    with pytest.raises(notebooks.LessonError, match="odd.ipynb"):
+        notebooks.read(tmp_path / "odd.ipynb")
+
+
 def test_check_passes_after_run_and_fails_after_an_edit(make, capsys):
     path = make(sum_by_hand="print(12 + 30)")
     assert notebooks.main(["run", str(path)]) == 0

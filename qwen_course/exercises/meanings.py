@@ -40,7 +40,7 @@ _VERBS = (
     r"sorts|stands|strips|takes|thinks|was)\b"
 )
 _CLAUSE = (
-    r"(?:all?|at|both|each|every|find|give|in|its?|no|nobody|not|nothing|of|one|only|return|"
+    r"(?:a(?:ll)?|at|both|each|every|find|give|in|its?|no|nobody|not|nothing|of|one|only|return|"
     r"sizes|the|there|these|this|to|until|what|where|which|with|your?)\b"
 )
 Texts = dict[str, list[tuple[int, str]]]  # by name: (line, text)

@@ -5,6 +5,7 @@ lines the learner's stay. The teacher's copy needs no git of its own, so the cou
 come from a USB stick.
 """
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -16,11 +17,7 @@ from qwen_course.notebook_rules import link_targets
 from workshop.jupyterhub.settings import ROOT, Settings
 
 BRANCH, TARGET = "main", "course"  # the folder in a learner's home
-WHOLE = (
-    "notebooks",
-    "exercises",
-    "solutions",
-)  # whole, or not at all
+WHOLE = ("notebooks", "exercises", "solutions")  # whole, or not at all
 NEVER = shutil.ignore_patterns(".*", "__pycache__", "*.pyc")
 AUTHOR = ("-c", "user.name=workshop", "-c", "user.email=workshop@localhost")
 
@@ -72,11 +69,17 @@ def pull_path(settings: Settings, lesson: str = "") -> str:
 
 def _linked(course: Path, folder: Path) -> Iterator[Path]:
     """Yield what a folder's notebooks link to, as paths in the course."""
-    for notebook in sorted(folder.glob("*.ipynb")):
-        for cell in notebooks.read(notebook).cells:
+    for path in sorted(folder.glob("*.ipynb")):
+        try:
+            cells = notebooks.read(path).cells
+        except notebooks.LessonError:  # a teacher's own, of an older format
+            continue
+        for cell in cells:
             if cell.cell_type != "markdown":
                 continue
             for target in link_targets(cell.source):
+                if re.match(r"[a-z]+:", target):  # https, data and so on
+                    continue
                 file = (folder / unquote(target.partition("#")[0])).resolve()
                 if file.is_file() and file.is_relative_to(course.resolve()):
                     linked = file.relative_to(course.resolve())
