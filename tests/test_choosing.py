@@ -52,7 +52,7 @@ def test_what_is_too_large_says_by_how_much():
 
 def test_a_licence_that_was_never_seen_is_no_licence():
     found = recommend("code", licence="apache-2.0")
-    assert "was not seen" in reason(found, "Qwen3-Coder-30B-A3B-Instruct")
+    assert "was not seen" in reason(found, "Qwen3-Coder-480B-A35B-Instruct")
     assert "non-commercial" in reason(found, "Qwen2.5-Coder-3B-Instruct")
     assert {choice.checkpoint.licence for choice in found} == {"Apache-2.0"}
 
